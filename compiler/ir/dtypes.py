@@ -1,0 +1,102 @@
+"""Element types: one table for every name the IR, NumPy and the targets use.
+
+A `DType` knows its StableHLO spelling (`f32`), its NumPy dtype and its LLVM type. Everything that
+depends on the element type looks it up here instead of branching on strings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import ml_dtypes
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class DType:
+    """An element type. Instances are singletons: compare with `is` or `==`."""
+
+    name: str
+    """The StableHLO spelling, e.g. `f32`, `ui8`, `i1`."""
+    kind: str
+    """One of `bool`, `int`, `uint`, `float`, `complex`."""
+    bits: int
+    numpy: np.dtype = field(repr=False)
+    llvm: str = field(repr=False)
+    """The LLVM type of a register holding one element; memory uses `storage`."""
+
+    @property
+    def storage(self) -> str:
+        """The LLVM type of one element in memory (`i1` is a byte, as in NumPy)."""
+        return "i8" if self.kind == "bool" else self.llvm
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element in memory."""
+        return self.numpy.itemsize
+
+    @property
+    def is_float(self) -> bool:
+        return self.kind == "float"
+
+    @property
+    def is_integer(self) -> bool:
+        return self.kind in ("int", "uint")
+
+    @property
+    def is_inexact(self) -> bool:
+        return self.kind in ("float", "complex")
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __reduce__(self):
+        return (by_name, (self.name,))
+
+
+def _row(name: str, kind: str, bits: int, numpy, llvm: str) -> DType:
+    return DType(name, kind, bits, np.dtype(numpy), llvm)
+
+
+I1 = _row("i1", "bool", 1, np.bool_, "i1")
+I8 = _row("i8", "int", 8, np.int8, "i8")
+I16 = _row("i16", "int", 16, np.int16, "i16")
+I32 = _row("i32", "int", 32, np.int32, "i32")
+I64 = _row("i64", "int", 64, np.int64, "i64")
+UI8 = _row("ui8", "uint", 8, np.uint8, "i8")
+UI16 = _row("ui16", "uint", 16, np.uint16, "i16")
+UI32 = _row("ui32", "uint", 32, np.uint32, "i32")
+UI64 = _row("ui64", "uint", 64, np.uint64, "i64")
+F16 = _row("f16", "float", 16, np.float16, "half")
+BF16 = _row("bf16", "float", 16, ml_dtypes.bfloat16, "bfloat")
+F32 = _row("f32", "float", 32, np.float32, "float")
+F64 = _row("f64", "float", 64, np.float64, "double")
+C64 = _row("complex<f32>", "complex", 64, np.complex64, "{float, float}")
+C128 = _row("complex<f64>", "complex", 128, np.complex128, "{double, double}")
+
+ALL = (I1, I8, I16, I32, I64, UI8, UI16, UI32, UI64, F16, BF16, F32, F64, C64, C128)
+_BY_NAME = {d.name: d for d in ALL}
+_BY_NUMPY = {d.numpy: d for d in ALL}
+
+
+def by_name(name: str) -> DType:
+    """The dtype StableHLO spells `name`; `KeyError` if there is none."""
+    return _BY_NAME[name]
+
+
+def as_dtype(spec) -> DType:
+    """The `DType` for a DType, a StableHLO name, a NumPy dtype, scalar type or dtype name.
+
+    Raises `TypeError` for an element type the IR does not have.
+    """
+    if isinstance(spec, DType):
+        return spec
+    if isinstance(spec, str) and spec in _BY_NAME:
+        return _BY_NAME[spec]
+    if spec == "bfloat16":
+        return BF16
+    try:
+        return _BY_NUMPY[np.dtype(spec)]
+    except (TypeError, KeyError):
+        known = ", ".join(str(d.numpy) for d in ALL)
+        raise TypeError(f"{spec!r} is not an element type tfn knows; use one of {known}") from None

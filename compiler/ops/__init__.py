@@ -1,0 +1,1 @@
+"""Op declarations: one file per family, and in it everything the compiler knows about each op."""

@@ -1,0 +1,159 @@
+"""Control flow and calls: while, if, case, func.call, composite.
+
+Regions of while/if/case may refer to values of the enclosing function. A composite keeps the name of
+a high-level operation (`tfn.softmax`) beside its decomposition, a private `Function`: exporters and
+the code generator match the name, everything else uses the decomposition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..ir.core import Function
+from ..trace.core import Array, as_array, bind, current_graph, replay, trace
+from .declare import Factors, OpDefinition, op, require
+
+
+def _opaque(op) -> Factors:
+    return Factors([(None,) * len(v.shape) for v in op.operands],
+                   [(None,) * len(v.shape) for v in op.results])
+
+
+@op("stablehlo.while")
+class While(OpDefinition):
+    """Run `body` on the state while `cond` holds."""
+
+    regions = ("cond", "body")
+    factors = staticmethod(_opaque)
+
+    def infer(operands, attributes, regions):
+        _, body = regions
+        got = [r.type for r in body.returns]
+        require(got == list(operands), "C3",
+                f"the body of while returns {', '.join(map(str, got))} for a state of"
+                f" {', '.join(map(str, operands))}")
+        return list(operands)
+
+    def evaluate(operands, attributes, regions, result_types):
+        from ..ir.evaluator import run_block
+
+        state = list(operands)
+        cond, body = regions
+        while run_block(cond, state)[0]:
+            state = run_block(body, state)
+        return state
+
+
+@op("stablehlo.case")
+class Case(OpDefinition):
+    """Run branch `index`; an index out of range runs the last branch."""
+
+    regions = ("branches",)
+    factors = staticmethod(_opaque)
+
+    def infer(operands, attributes, regions):
+        types = [[r.type for r in b.returns] for b in regions]
+        require(all(t == types[0] for t in types), "C4",
+                f"branches return different types: {types}")
+        return types[0]
+
+    def evaluate(operands, attributes, regions, result_types):
+        from ..ir.evaluator import run_block
+
+        index = int(operands[0])
+        return run_block(regions[index if 0 <= index < len(regions) else -1], [])
+
+
+@op("stablehlo.if")
+class If(OpDefinition):
+    """Run `true_branch` when the predicate holds, else `false_branch`."""
+
+    regions = ("true_branch", "false_branch")
+    factors = staticmethod(_opaque)
+
+    def infer(operands, attributes, regions):
+        first, second = ([r.type for r in b.returns] for b in regions)
+        require(first == second, "C3", f"branches return {first} and {second}")
+        return first
+
+    def evaluate(operands, attributes, regions, result_types):
+        from ..ir.evaluator import run_block
+
+        return run_block(regions[0] if bool(operands[0]) else regions[1], [])
+
+
+class _Inlined(OpDefinition):
+    """An op that means a function given as an attribute."""
+
+    callee = ""
+
+    @classmethod
+    def infer(cls, operands, attributes, regions):
+        function: Function = attributes[cls.callee]
+        require(list(function.argument_types) == list(operands), "C1",
+                f"{function.name} takes {', '.join(map(str, function.argument_types))},"
+                f" got {', '.join(map(str, operands))}")
+        return list(function.result_types)
+
+    @classmethod
+    def evaluate(cls, operands, attributes, regions, result_types):
+        from ..ir.evaluator import run_block
+
+        return run_block(attributes[cls.callee].body, operands)
+
+    factors = staticmethod(_opaque)
+
+
+@op("func.call")
+class Call(_Inlined):
+    """Call a function; `callee` is the `Function` itself."""
+
+    callee = "callee"
+    attributes = {"callee": "symbol"}
+
+
+@op("stablehlo.composite")
+class Composite(_Inlined):
+    """A named operation with its decomposition."""
+
+    callee = "decomposition"
+    attributes = {"name": "string", "composite_attributes": "dictionary",
+                  "decomposition": "symbol", "version": "i64"}
+    optional = frozenset({"composite_attributes", "version"})
+
+
+INLINED: dict[str, str] = {"func.call": "callee", "stablehlo.composite": "decomposition"}
+"""Ops that can be replaced by the body of the function in the attribute."""
+
+
+def composite(name: str, function: Callable[..., Any], *arguments: Any, **attributes: Any) -> Any:
+    """`function(*arguments)` under the name `name`; `attributes` are kept with it.
+
+    Run eagerly it is just the function. Traced, the body becomes a private function that must not
+    depend on traced values other than its arguments.
+    """
+    inputs = [as_array(a) for a in arguments]
+    if current_graph() is None or all(isinstance(i, Array) for i in inputs):
+        return function(*inputs)
+    single = []
+
+    def body(*tracers):
+        result = function(*tracers)
+        single.append(not isinstance(result, (list, tuple)))
+        return [result] if single[-1] else list(result)
+
+    short = name.rpartition(".")[2]
+    decomposition, captures = trace(body, [i.type for i in inputs], f"{short}.impl")
+    if captures:
+        return function(*inputs)
+    decomposition.public = False
+    results = bind("stablehlo.composite", *inputs, name=name, composite_attributes=attributes,
+                   decomposition=decomposition)
+    results = results if isinstance(results, list) else [results]
+    return results[0] if single[-1] else results
+
+
+def inline(op, operands):
+    """The results of an inlinable op, by binding the ops of its function."""
+    return replay(op.attributes[INLINED[op.name]], operands)

@@ -1,0 +1,550 @@
+"""Elementwise ops: each result element depends on the operand elements at the same index.
+
+An op names what it accepts, its NumPy evaluation, its derivative and `scalar`, the rule that emits
+one element (or one vector of elements) as LLVM IR. `emit` is `codegen.emitter.Emitter`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..ir.core import TensorType
+from ..ir.dtypes import I1
+from ..trace.core import bind
+from .declare import (
+    ANY, BOOL, COMPLEX, FLOAT, INTEGER, NUMBER, Factors, OpDefinition, check_dtype, op,
+    require,
+)
+
+
+def identity_factors(op) -> Factors:
+    """Dim d of every operand and result of equal rank is factor d; scalars have none."""
+    rank = len(op.results[0].shape)
+    row = tuple(range(rank))
+    return Factors([row[: len(o.shape)] for o in op.operands], [row for _ in op.results])
+
+
+def same_shape(name: str, operands: list[TensorType]) -> None:
+    first = operands[0]
+    for other in operands[1:]:
+        require(
+            other.shape == first.shape, "C1",
+            f"{name} needs operands of one shape, got {' and '.join(map(str, operands))}",
+        )
+
+
+class Elementwise(OpDefinition):
+    """Operands and result have one shape and, unless said otherwise, one dtype."""
+
+    accepts = ANY
+    arity = 1
+    pointwise = True
+    expensive = False
+    """Costs tens of instructions: never duplicated into several consumers."""
+    factors = staticmethod(identity_factors)
+    function = None
+    """NumPy function of the operand arrays."""
+
+    @classmethod
+    def infer(cls, operands, attributes, regions):
+        if len(operands) != cls.arity:
+            require(False, "I1", f"{cls.name} takes {cls.arity} operands, got {len(operands)}")
+        same_shape(cls.name, operands)
+        check_dtype(cls.name, operands[0].dtype, cls.accepts)
+        for other in operands[1:]:
+            require(
+                other.dtype is operands[0].dtype, "C1",
+                f"{cls.name} needs operands of one dtype, got {' and '.join(map(str, operands))}",
+            )
+        return [cls.result_type(operands[0])]
+
+    @staticmethod
+    def result_type(operand: TensorType) -> TensorType:
+        return operand
+
+    @classmethod
+    def evaluate(cls, operands, attributes, regions, result_types):
+        return [_wide(cls.function, operands)]
+
+    scalar = None
+    """`scalar(emit, dtype, *registers) -> register`: one element of the result."""
+
+
+def _wide(function, operands):
+    """Apply `function`, computing 16-bit floats in f32 as the compiler does."""
+    kinds = {o.dtype.itemsize for o in operands if o.dtype.kind in "fV"}
+    if kinds == {2}:
+        return function(*[o.astype(np.float32) if o.dtype.kind in "fV" else o for o in operands])
+    return function(*operands)
+
+
+class Unary(Elementwise):
+    arity = 1
+
+    @classmethod
+    def vjp(cls, cotangents, op, operands, results):
+        return [cls.derivative(cotangents[0], results[0], operands[0])]
+
+    @staticmethod
+    def derivative(ct, result, x):
+        """Cotangent of the operand."""
+        return None
+
+
+class Binary(Elementwise):
+    arity = 2
+
+    @classmethod
+    def vjp(cls, cotangents, op, operands, results):
+        return cls.derivative(cotangents[0], results[0], *operands)
+
+    @staticmethod
+    def derivative(ct, result, x, y):
+        """Cotangents of both operands."""
+        return None, None
+
+
+def _math(name: str):
+    return lambda emit, dtype, x: emit.math(name, dtype, x)
+
+
+def _intrinsic(name: str):
+    return lambda emit, dtype, x: emit.intrinsic(name, dtype, x)
+
+
+def _opcode(**by_kind: str):
+    """`scalar` rule that picks the LLVM opcode by the kind of the dtype."""
+
+    def scalar(emit, dtype, x, y):
+        return emit.binary(by_kind[dtype.kind], dtype, x, y)
+
+    return scalar
+
+
+def _full_like(x, value):
+    return bind("stablehlo.broadcast_in_dim", np.asarray(value, x.dtype), shape=x.shape,
+                broadcast_dimensions=())
+
+
+def _where(condition, x, y):
+    return bind("stablehlo.select", condition, x, y)
+
+
+def _compare(x, direction, y):
+    return bind("stablehlo.compare", x, y, comparison_direction=direction)
+
+
+def declare_unary(name, function, scalar, derivative=None, accepts=FLOAT, expensive=False,
+                  result=None, doc=""):
+    """Declare a unary op from its rules."""
+    body = dict(function=staticmethod(function), scalar=staticmethod(scalar), accepts=accepts,
+                expensive=expensive, __doc__=doc)
+    if derivative is not None:
+        body["derivative"] = staticmethod(derivative)
+    if result is not None:
+        body["result_type"] = staticmethod(result)
+    return op(name)(type(name.split(".")[1].title().replace("_", ""), (Unary,), body))
+
+
+# -- unary: name, NumPy meaning, LLVM, cotangent of the operand -----------------------------------
+
+def _abs_scalar(emit, dtype, x):
+    if dtype.is_float:
+        return emit.intrinsic("fabs", dtype, x)
+    if dtype.kind == "uint":
+        return x
+    negative = emit.binary("sub", dtype, emit.constant(0, dtype), x)
+    return emit.select(emit.compare("slt", dtype, x, emit.constant(0, dtype)), dtype, negative, x)
+
+
+def _negate_scalar(emit, dtype, x):
+    if dtype.is_float:
+        return emit.unary("fneg", dtype, x)
+    return emit.binary("sub", dtype, emit.constant(0, dtype), x)
+
+
+def _sign_scalar(emit, dtype, x):
+    zero, one = emit.constant(0, dtype), emit.constant(1, dtype)
+    if dtype.is_float:
+        signed = emit.intrinsic("copysign", dtype, one, x)
+        zero_or_nan = emit.compare("ueq", dtype, x, zero)
+        return emit.select(zero_or_nan, dtype, x, signed)
+    positive = emit.compare("ugt" if dtype.kind == "uint" else "sgt", dtype, x, zero)
+    result = emit.select(positive, dtype, one, zero)
+    if dtype.kind == "uint":
+        return result
+    negative = emit.compare("slt", dtype, x, zero)
+    return emit.select(negative, dtype, emit.constant(-1, dtype), result)
+
+
+def _sign(x):
+    if x.dtype.kind in "fV":
+        return np.where(x == 0, x, np.sign(x))
+    return np.sign(x)
+
+
+def _logistic(x):
+    negative = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + negative), negative / (1 + negative))
+
+
+def _round_away(x):
+    return np.where(np.abs(x) >= 2.0**52, x, np.copysign(np.floor(np.abs(x) + 0.5), x))
+
+
+def _erf(x):
+    from math import erf
+
+    return np.vectorize(erf, otypes=[np.float64])(x.astype(np.float64)).astype(x.dtype)
+
+
+def _is_finite_scalar(emit, dtype, x):
+    magnitude = emit.intrinsic("fabs", dtype, x)
+    return emit.compare("olt", dtype, magnitude, emit.constant(float("inf"), dtype))
+
+
+def _not_scalar(emit, dtype, x):
+    ones = emit.constant(True if dtype.kind == "bool" else -1, dtype)
+    return emit.binary("xor", dtype, x, ones)
+
+
+def _rsqrt_scalar(emit, dtype, x):
+    return emit.binary("fdiv", dtype, emit.constant(1, dtype), emit.intrinsic("sqrt", dtype, x))
+
+
+declare_unary("stablehlo.abs", np.abs, _abs_scalar,
+              lambda ct, y, x: ct * bind("stablehlo.sign", x), NUMBER)
+declare_unary("stablehlo.negate", np.negative, _negate_scalar, lambda ct, y, x: -ct, NUMBER)
+declare_unary("stablehlo.sign", _sign, _sign_scalar, None, NUMBER)
+declare_unary("stablehlo.exponential", np.exp, _math("exp"),
+              lambda ct, y, x: ct * y, FLOAT | COMPLEX, True)
+declare_unary("stablehlo.exponential_minus_one", np.expm1, _math("expm1"),
+              lambda ct, y, x: ct * (y + 1), FLOAT | COMPLEX, True)
+declare_unary("stablehlo.log", np.log, _math("log"),
+              lambda ct, y, x: ct / x, FLOAT | COMPLEX, True)
+declare_unary("stablehlo.log_plus_one", np.log1p, _math("log1p"),
+              lambda ct, y, x: ct / (x + 1), FLOAT | COMPLEX, True)
+declare_unary("stablehlo.sqrt", np.sqrt, _intrinsic("sqrt"),
+              lambda ct, y, x: ct * 0.5 / y, FLOAT | COMPLEX)
+declare_unary("stablehlo.rsqrt", lambda x: 1 / np.sqrt(x), _rsqrt_scalar,
+              lambda ct, y, x: ct * -0.5 * y / x, FLOAT | COMPLEX, True)
+declare_unary("stablehlo.cbrt", np.cbrt, _math("cbrt"),
+              lambda ct, y, x: ct / (3 * y * y), FLOAT, True)
+declare_unary("stablehlo.tanh", np.tanh, _math("tanh"),
+              lambda ct, y, x: ct * (1 - y * y), FLOAT | COMPLEX, True)
+declare_unary("stablehlo.logistic", _logistic, _math("logistic"),
+              lambda ct, y, x: ct * (y * (1 - y)), FLOAT, True)
+declare_unary("stablehlo.sine", np.sin, _math("sin"),
+              lambda ct, y, x: ct * bind("stablehlo.cosine", x), FLOAT | COMPLEX, True)
+declare_unary("stablehlo.cosine", np.cos, _math("cos"),
+              lambda ct, y, x: -ct * bind("stablehlo.sine", x), FLOAT | COMPLEX, True)
+declare_unary("stablehlo.tan", np.tan, _math("tan"),
+              lambda ct, y, x: ct * (1 + y * y), FLOAT | COMPLEX, True)
+declare_unary("chlo.erf", _erf, _math("erf"),
+              lambda ct, y, x: ct * (1.1283791670955126 * bind("stablehlo.exponential", -x * x)),
+              FLOAT, True)
+declare_unary("chlo.square", np.square,
+              lambda emit, dtype, x: emit.binary(
+                  "fmul" if dtype.is_float else "mul", dtype, x, x),
+              lambda ct, y, x: ct * 2 * x, NUMBER)
+declare_unary("stablehlo.floor", np.floor, _intrinsic("floor"))
+declare_unary("stablehlo.ceil", np.ceil, _intrinsic("ceil"))
+declare_unary("stablehlo.round_nearest_even", np.rint, _intrinsic("roundeven"))
+declare_unary("stablehlo.round_nearest_afz", _round_away, _intrinsic("round"))
+declare_unary("stablehlo.is_finite", np.isfinite, _is_finite_scalar,
+              result=lambda t: t.with_dtype(I1))
+declare_unary("stablehlo.not", np.invert, _not_scalar, None, INTEGER | BOOL)
+
+
+# -- binary ---------------------------------------------------------------------------------------
+
+def declare_binary(name, function, scalar, derivative=None, accepts=NUMBER, expensive=False):
+    """Declare a binary op from its rules."""
+    body = dict(function=staticmethod(function), scalar=staticmethod(scalar), accepts=accepts,
+                expensive=expensive)
+    if derivative is not None:
+        body["derivative"] = staticmethod(derivative)
+    return op(name)(type(name.split(".")[1].title().replace("_", ""), (Binary,), body))
+
+
+def _divide(x, y):
+    """Integers: truncation, x/0 = -1, INT_MIN/-1 = INT_MIN (as XLA)."""
+    if x.dtype.kind not in "iu":
+        return x / y
+    safe = np.where(y == 0, 1, y)
+    floor, remainder = np.floor_divide(x, safe), np.remainder(x, safe)
+    truncated = floor + ((remainder != 0) & ((x < 0) != (y < 0))).astype(x.dtype)
+    return np.where(y == 0, np.array(-1).astype(x.dtype), truncated)
+
+
+def _remainder(x, y):
+    """Sign of the dividend; integers: x % 0 = x."""
+    if x.dtype.kind not in "iu":
+        return np.fmod(x, y)
+    return np.where(y == 0, x, np.fmod(x, np.where(y == 0, 1, y)))
+
+
+def _shift(function, fill):
+    def shift(x, y):
+        width = x.dtype.itemsize * 8
+        outside = (y.view(f"u{y.dtype.itemsize}") >= width)
+        return np.where(outside, fill(x), function(x, np.where(outside, 0, y)))
+
+    return shift
+
+
+def _logical_right(x, y):
+    unsigned = f"u{x.dtype.itemsize}"
+    return np.right_shift(x.view(unsigned), y.view(unsigned)).view(x.dtype)
+
+
+def _power(x, y):
+    if x.dtype.kind in "iu":
+        negative = y < 0
+        base = np.power(x, np.where(negative, 0, y))
+        inverse = np.where(x == 1, 1, np.where(x == -1, np.where(y % 2 == 0, 1, -1), 0))
+        return np.where(negative, inverse.astype(x.dtype), base)
+    return np.power(x, y)
+
+
+def _divide_scalar(emit, dtype, x, y):
+    if dtype.is_float:
+        return emit.binary("fdiv", dtype, x, y)
+    return emit.safe_divide("div", dtype, x, y)
+
+
+def _remainder_scalar(emit, dtype, x, y):
+    if dtype.is_float:
+        return emit.math("fmod", dtype, x, y)
+    return emit.safe_divide("rem", dtype, x, y)
+
+
+def _extreme_scalar(float_name, signed, unsigned, boolean):
+    def scalar(emit, dtype, x, y):
+        if dtype.is_float:
+            return emit.intrinsic(float_name, dtype, x, y)
+        if dtype.kind == "bool":
+            return emit.binary(boolean, dtype, x, y)
+        return emit.intrinsic(unsigned if dtype.kind == "uint" else signed, dtype, x, y)
+
+    return scalar
+
+
+def _shift_scalar(opcode):
+    return lambda emit, dtype, x, y: emit.shift(opcode, dtype, x, y)
+
+
+def _extreme_derivative(direction):
+    """Ties share the cotangent equally, as JAX does."""
+
+    def derivative(ct, result, x, y):
+        half = ct * 0.5
+        tie = _compare(x, "EQ", y)
+        zero = _full_like(ct, 0)
+        first = _where(_compare(x, direction, y), ct, zero)
+        second = _where(_compare(y, direction, x), ct, zero)
+        return _where(tie, half, first), _where(tie, half, second)
+
+    return derivative
+
+
+def _power_derivative(ct, result, x, y):
+    one, zero = _full_like(x, 1), _full_like(x, 0)
+    y_is_zero = _compare(y, "EQ", zero)
+    slope = y * bind("stablehlo.power", x, _where(y_is_zero, one, y - 1))
+    base = _where(_compare(x, "EQ", zero), one, x)
+    dx = ct * _where(y_is_zero, zero, slope)
+    dy = ct * (bind("stablehlo.log", base) * result)
+    return dx, dy
+
+
+declare_binary("stablehlo.add", np.add, _opcode(float="fadd", int="add", uint="add", bool="or"),
+               lambda ct, r, x, y: (ct, ct), ANY)
+declare_binary("stablehlo.subtract", np.subtract, _opcode(float="fsub", int="sub", uint="sub"),
+               lambda ct, r, x, y: (ct, -ct))
+declare_binary("stablehlo.multiply", np.multiply,
+               _opcode(float="fmul", int="mul", uint="mul", bool="and"),
+               lambda ct, r, x, y: (ct * y, ct * x), ANY)
+declare_binary("stablehlo.divide", _divide, _divide_scalar,
+               lambda ct, r, x, y: (ct / y, -(ct * r) / y))
+declare_binary("stablehlo.remainder", _remainder, _remainder_scalar,
+               lambda ct, r, x, y: (ct, -ct * bind("stablehlo.sign", x / y)
+                                    * bind("stablehlo.floor", bind("stablehlo.abs", x / y))),
+               NUMBER, True)
+declare_binary("stablehlo.maximum", np.maximum,
+               _extreme_scalar("maximum", "smax", "umax", "or"), _extreme_derivative("GT"), ANY)
+declare_binary("stablehlo.minimum", np.minimum,
+               _extreme_scalar("minimum", "smin", "umin", "and"), _extreme_derivative("LT"), ANY)
+declare_binary("stablehlo.power", _power, lambda emit, dtype, x, y: emit.math("pow", dtype, x, y),
+               _power_derivative, NUMBER, True)
+declare_binary("stablehlo.atan2", np.arctan2,
+               lambda emit, dtype, x, y: emit.math("atan2", dtype, x, y),
+               lambda ct, r, x, y: (ct * y / (x * x + y * y), -ct * x / (x * x + y * y)),
+               FLOAT, True)
+declare_binary("stablehlo.and", np.bitwise_and, _opcode(int="and", uint="and", bool="and"), None,
+               INTEGER | BOOL)
+declare_binary("stablehlo.or", np.bitwise_or, _opcode(int="or", uint="or", bool="or"), None,
+               INTEGER | BOOL)
+declare_binary("stablehlo.xor", np.bitwise_xor, _opcode(int="xor", uint="xor", bool="xor"), None,
+               INTEGER | BOOL)
+declare_binary("stablehlo.shift_left", _shift(np.left_shift, np.zeros_like), _shift_scalar("shl"),
+               None, INTEGER)
+declare_binary("stablehlo.shift_right_arithmetic",
+               _shift(np.right_shift, lambda x: np.where(x < 0, -1, 0).astype(x.dtype)),
+               _shift_scalar("ashr"), None, INTEGER)
+declare_binary("stablehlo.shift_right_logical", _shift(_logical_right, np.zeros_like),
+               _shift_scalar("lshr"), None, INTEGER)
+
+
+# -- the rest -------------------------------------------------------------------------------------
+
+COMPARISONS = {
+    "EQ": (np.equal, "oeq", "eq", "eq"), "NE": (np.not_equal, "une", "ne", "ne"),
+    "LT": (np.less, "olt", "slt", "ult"), "LE": (np.less_equal, "ole", "sle", "ule"),
+    "GT": (np.greater, "ogt", "sgt", "ugt"), "GE": (np.greater_equal, "oge", "sge", "uge"),
+}
+"""Direction -> (NumPy function, LLVM float, signed and unsigned predicate)."""
+
+
+@op("stablehlo.compare")
+class Compare(Elementwise):
+    """Elementwise comparison to i1; any comparison with NaN but NE is false."""
+
+    arity = 2
+    attributes = {"comparison_direction": "comparison_direction", "compare_type": "compare_type"}
+    optional = frozenset({"compare_type"})
+
+    @staticmethod
+    def result_type(operand):
+        return operand.with_dtype(I1)
+
+    def evaluate(operands, attributes, regions, result_types):
+        return [COMPARISONS[attributes["comparison_direction"]][0](*operands)]
+
+    def vjp(cotangents, op, operands, results):
+        return [None, None]
+
+    def scalar(emit, dtype, x, y, *, comparison_direction, compare_type=None):
+        _, ordered, signed, unsigned = COMPARISONS[comparison_direction]
+        column = {"float": ordered, "int": signed}.get(dtype.kind, unsigned)
+        return emit.compare(column, dtype, x, y)
+
+
+@op("stablehlo.select")
+class Select(Elementwise):
+    """`on_true` where `pred`, else `on_false`; `pred` may be a scalar."""
+
+    arity = 3
+
+    def infer(operands, attributes, regions):
+        pred, on_true, on_false = operands
+        require(on_true == on_false, "C2",
+                f"select needs branches of one type, got {on_true} and {on_false}")
+        require(pred.dtype is I1, "I1", f"select needs an i1 predicate, got {pred}")
+        require(pred.rank == 0 or pred.shape == on_true.shape, "C1",
+                f"the predicate {pred} of select does not have the shape of {on_true}")
+        return [on_true]
+
+    def evaluate(operands, attributes, regions, result_types):
+        return [np.where(*operands)]
+
+    def vjp(cotangents, op, operands, results):
+        ct, pred = cotangents[0], operands[0]
+        zero = _full_like(ct, 0)
+        return [None, _where(pred, ct, zero), _where(pred, zero, ct)]
+
+    def scalar(emit, dtype, pred, on_true, on_false):
+        return emit.select(pred, dtype, on_true, on_false)
+
+
+@op("stablehlo.clamp")
+class Clamp(Elementwise):
+    """`min(max(x, low), high)`; the bounds have x's shape or are scalars. Operands: low, x, high."""
+
+    arity = 3
+    accepts = NUMBER
+
+    def infer(operands, attributes, regions):
+        low, x, high = operands
+        for bound in (low, high):
+            require(bound.rank == 0 or bound.shape == x.shape, "C1",
+                    f"the bound {bound} of clamp has neither the shape of {x} nor is it a scalar")
+            require(bound.dtype is x.dtype, "C3", f"clamp needs one dtype, got {bound} and {x}")
+        return [x]
+
+    def evaluate(operands, attributes, regions, result_types):
+        low, x, high = operands
+        return [np.minimum(np.maximum(x, low), high)]
+
+    def vjp(cotangents, op, operands, results):
+        low, x, high = operands
+        if low.shape != x.shape:
+            low, high = (bind("stablehlo.broadcast_in_dim", b, shape=x.shape,
+                              broadcast_dimensions=()) for b in (low, high))
+        ct = cotangents[0]
+        inside = bind("stablehlo.and", _compare(x, "GT", low), _compare(x, "LT", high))
+        return [None, _where(inside, ct, _full_like(ct, 0)), None]
+
+    def scalar(emit, dtype, low, x, high):
+        pick = _extreme_scalar("maximum", "smax", "umax", "or")(emit, dtype, x, low)
+        return _extreme_scalar("minimum", "smin", "umin", "and")(emit, dtype, pick, high)
+
+
+def _saturating(x: np.ndarray, target: np.dtype) -> np.ndarray:
+    """Float to integer as XLA: saturate, NaN to 0."""
+    info = np.iinfo(target)
+    wide = np.nan_to_num(x.astype(np.float64), nan=0.0, posinf=info.max, neginf=info.min)
+    low, high = wide <= info.min, wide >= info.max
+    middle = np.where(low | high, 0, wide).astype(target)
+    return np.where(low, info.min, np.where(high, info.max, middle)).astype(target)
+
+
+@op("stablehlo.convert")
+class Convert(Elementwise):
+    """Change the element type: float to int truncates, saturates and maps NaN to 0; to i1 is != 0."""
+
+    attributes = {"dtype": "result_dtype"}
+
+    def infer(operands, attributes, regions):
+        return [operands[0].with_dtype(attributes["dtype"])]
+
+    def evaluate(operands, attributes, regions, result_types):
+        (x,), target = operands, attributes["dtype"]
+        if target is I1:
+            return [x != 0]
+        if target.is_integer and x.dtype.kind in "fV":
+            return [_saturating(x, target.numpy)]
+        if x.dtype.kind == "c" and target.kind != "complex":
+            x = x.real
+        return [x.astype(target.numpy)]
+
+    def vjp(cotangents, op, operands, results):
+        source = op.operands[0].dtype
+        if not (source.is_inexact and op.attributes["dtype"].is_inexact):
+            return [None]
+        return [bind("stablehlo.convert", cotangents[0], dtype=source)]
+
+    def scalar(emit, source, x, *, dtype):
+        return emit.convert(x, source, dtype)
+
+
+@op("stablehlo.bitcast_convert")
+class BitcastConvert(Elementwise):
+    """Reinterpret the bits as another element type of the same width."""
+
+    attributes = {"dtype": "result_dtype"}
+
+    def infer(operands, attributes, regions):
+        (x,), target = operands, attributes["dtype"]
+        require(x.dtype.itemsize == target.itemsize, "C1",
+                f"bitcast_convert between widths ({x} to {target}) is not supported")
+        return [x.with_dtype(target)]
+
+    def evaluate(operands, attributes, regions, result_types):
+        return [np.ascontiguousarray(operands[0]).view(attributes["dtype"].numpy)]
+
+    def scalar(emit, source, x, *, dtype):
+        return emit.bitcast(x, source, dtype)
+
+
+__all__ = ["COMPARISONS", "Binary", "Elementwise", "Unary", "identity_factors"]

@@ -1,0 +1,322 @@
+"""Indexing with arrays: gather, scatter, sort.
+
+`gather` clamps its start indices into bounds; `scatter` skips updates whose window is out of bounds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import UnsupportedError
+
+from ..ir.dtypes import as_dtype
+from ..ir.structs import GatherDimensionNumbers, ScatterDimensionNumbers
+from ..trace.core import bind
+from .declare import Factors, OpDefinition, op, require
+from .reduction import COMBINERS, combiner, reducer, run_reducer
+
+
+def _batch_dims(rank: int, window: tuple[int, ...]) -> list[int]:
+    return [d for d in range(rank) if d not in window]
+
+
+def _index_component(indices: np.ndarray, vector_dim: int, component: int) -> np.ndarray:
+    if vector_dim == indices.ndim:
+        return indices
+    return np.take(indices, component, axis=vector_dim)
+
+
+def _batch_source(n_batching, index_batching, vector_dim, d):
+    """Which batch dim (position among the batch dims) gives the index along batching dim `d`."""
+    at = index_batching[n_batching.index(d)]
+    return at - (1 if vector_dim < at else 0)
+
+
+def _full_index(shape, indices, n: GatherDimensionNumbers, sizes, result_rank):
+    """Index arrays into an operand of `shape`, broadcasting to the result; and in-bounds flags."""
+    batch = _batch_dims(result_rank, n.offset_dims)
+    kept = [d for d in range(len(shape))
+            if d not in n.collapsed_slice_dims and d not in n.operand_batching_dims]
+    lengths = [s for i, s in enumerate(indices.shape) if i != n.index_vector_dim]
+    starts, inside = [], np.ones([1] * result_rank, bool)
+    offsets = []
+
+    def spread(values, dims):
+        target = [1] * result_rank
+        for d, size in zip(dims, values.shape, strict=True):
+            target[d] = size
+        return values.reshape(target)
+
+    for d, extent in enumerate(shape):
+        start = np.zeros([1] * result_rank, np.int64)
+        if d in n.start_index_map:
+            component = _index_component(indices, n.index_vector_dim, n.start_index_map.index(d))
+            start = spread(component.astype(np.int64), batch)
+            inside = inside & (start >= 0) & (start <= extent - sizes[d])
+        elif d in n.operand_batching_dims:
+            at = _batch_source(n.operand_batching_dims, n.start_indices_batching_dims,
+                               n.index_vector_dim, d)
+            start = spread(np.arange(lengths[at]), [batch[at]])
+        starts.append(start)
+        offset = np.zeros([1] * result_rank, np.int64)
+        if d in kept:
+            offset = spread(np.arange(sizes[d]), [n.offset_dims[kept.index(d)]])
+        offsets.append(offset)
+    return starts, offsets, inside
+
+
+@op("stablehlo.gather")
+class Gather(OpDefinition):
+    """Collect slices of the operand at start indices."""
+
+    attributes = {"dimension_numbers": "gather_dimension_numbers", "slice_sizes": "i64_array",
+                  "indices_are_sorted": "bool"}
+    optional = frozenset({"indices_are_sorted"})
+    pointwise = True
+
+    def infer(operands, attributes, regions):
+        x, indices = operands
+        n, sizes = attributes["dimension_numbers"], attributes["slice_sizes"]
+        require(len(sizes) == x.rank, "C12", f"gather from {x} needs {x.rank} slice sizes")
+        require(all(0 <= s <= e for s, e in zip(sizes, x.shape, strict=True)), "C13",
+                f"slice sizes {list(sizes)} of gather do not fit {x}")
+        require(0 <= n.index_vector_dim <= indices.rank, "C2",
+                f"index_vector_dim {n.index_vector_dim} of {indices}")
+        require(indices.dtype.is_integer, "I2", f"gather needs integer indices, got {indices}")
+        batch = [e for d, e in enumerate(indices.shape) if d != n.index_vector_dim]
+        offset = [s for d, s in enumerate(sizes)
+                  if d not in n.collapsed_slice_dims and d not in n.operand_batching_dims]
+        require(len(offset) == len(n.offset_dims), "C1",
+                f"gather needs {len(offset)} offset dims, got {list(n.offset_dims)}")
+        rank = len(batch) + len(offset)
+        batch_iter, offset_iter = iter(batch), iter(offset)
+        return [x.with_shape([next(offset_iter) if d in n.offset_dims else next(batch_iter)
+                              for d in range(rank)])]
+
+    def evaluate(operands, attributes, regions, result_types):
+        x, indices = operands
+        n, sizes = attributes["dimension_numbers"], attributes["slice_sizes"]
+        rank = len(result_types[0].shape)
+        starts, offsets, _ = _full_index(x.shape, indices, n, sizes, rank)
+        full = tuple(np.clip(s, 0, e - size) + o for s, o, e, size
+                     in zip(starts, offsets, x.shape, sizes, strict=True))
+        return [np.broadcast_to(x[full] if full else x, result_types[0].shape)]
+
+    def vjp(cotangents, op, operands, results):
+        x, indices = operands
+        n, sizes = op.attributes["dimension_numbers"], op.attributes["slice_sizes"]
+        zeros = bind("stablehlo.broadcast_in_dim", np.zeros((), x.dtype), shape=tuple(x.shape),
+                     broadcast_dimensions=())
+        limits = [x.shape[d] - sizes[d] for d in n.start_index_map]
+        dtype = as_dtype(indices.dtype)
+        if n.index_vector_dim < len(indices.shape):
+            shape, dims = tuple(indices.shape), (n.index_vector_dim,)
+            high = np.asarray(limits, dtype.numpy)
+        else:
+            shape, dims, high = tuple(indices.shape), (), np.asarray(limits[0], dtype.numpy)
+        high = bind("stablehlo.broadcast_in_dim", high, shape=shape, broadcast_dimensions=dims)
+        clamped = bind("stablehlo.clamp", np.zeros((), dtype.numpy), indices, high) \
+            if not dims and not high.shape else bind(
+                "stablehlo.minimum", bind("stablehlo.maximum", indices, bind(
+                    "stablehlo.broadcast_in_dim", np.zeros((), dtype.numpy), shape=shape,
+                    broadcast_dimensions=())), high)
+        numbers = ScatterDimensionNumbers(
+            n.offset_dims, n.collapsed_slice_dims, n.operand_batching_dims,
+            n.start_indices_batching_dims, n.start_index_map, n.index_vector_dim)
+        return [bind("stablehlo.scatter", zeros, clamped, cotangents[0],
+                     scatter_dimension_numbers=numbers,
+                     regions=[reducer("add", as_dtype(x.dtype))]), None]
+
+    def factors(op):
+        return _gather_factors(op.operands[0], op.operands[1], op.result,
+                               op.attributes["dimension_numbers"])
+
+    def element(emit, op, index):
+        x, indices = op.operands
+        n, sizes = op.attributes["dimension_numbers"], op.attributes["slice_sizes"]
+        batch = [index[d] for d in _batch_dims(len(index), n.offset_dims)]
+        kept = [d for d in range(len(sizes))
+                if d not in n.collapsed_slice_dims and d not in n.operand_batching_dims]
+        place = []
+        for d, size in enumerate(sizes):
+            start = 0
+            if d in n.start_index_map:
+                at = list(batch)
+                if n.index_vector_dim < len(indices.shape):
+                    at.insert(n.index_vector_dim, n.start_index_map.index(d))
+                raw = emit.to_index(emit.at(indices, at), indices.dtype)
+                last = emit.isub(emit.extent(x, d), size)
+                start = emit.imax(emit.imin(raw, last), 0)
+            elif d in n.operand_batching_dims:
+                start = batch[_batch_source(n.operand_batching_dims, n.start_indices_batching_dims,
+                                            n.index_vector_dim, d)]
+            offset = index[n.offset_dims[kept.index(d)]] if d in kept else 0
+            place.append(emit.iadd(start, offset))
+        return emit.at(x, place)
+
+
+def _gather_factors(x, indices, result, n: GatherDimensionNumbers, reduction=False) -> Factors:
+    """Batch dims of indices and result move together; so do whole slice dims of the operand.
+
+    With `reduction` (scatter) the batch dims are summed over instead.
+    """
+    rank = len(result.shape)
+    batch = _batch_dims(rank, n.offset_dims)
+    row: list[int | None] = []
+    remaining = iter(batch)
+    for d in range(len(indices.shape)):
+        row.append(None if d == n.index_vector_dim else next(remaining))
+    column: list[int | None] = [None] * rank
+    for d in batch:
+        column[d] = d
+    kept = [d for d in range(len(x.shape))
+            if d not in n.collapsed_slice_dims and d not in n.operand_batching_dims]
+    source: list[int | None] = [None] * len(x.shape)
+    for d in kept:
+        at = n.offset_dims[kept.index(d)]
+        if result.shape[at] == x.shape[d] and d not in n.start_index_map:
+            source[d] = column[at] = at
+    for d in n.operand_batching_dims:
+        source[d] = batch[_batch_source(n.operand_batching_dims, n.start_indices_batching_dims,
+                                        n.index_vector_dim, d)]
+    if not reduction:
+        return Factors([source, row], [column])
+    summed = {d: "add" for d in batch if d not in source}
+    return Factors([source, row, column], [source], summed, initial=(0,))
+
+
+@op("stablehlo.scatter")
+class Scatter(OpDefinition):
+    """Combine update windows into the operand at scatter indices. Operands: input, indices, updates."""
+
+    attributes = {"scatter_dimension_numbers": "scatter_dimension_numbers",
+                  "indices_are_sorted": "bool", "unique_indices": "bool"}
+    optional = frozenset({"indices_are_sorted", "unique_indices"})
+    regions = ("update_computation",)
+
+    def infer(operands, attributes, regions):
+        if len(operands) != 3:
+            raise UnsupportedError("scatter of several operands at once is not supported yet")
+        x, indices, updates = operands
+        n = attributes["scatter_dimension_numbers"]
+        require(updates.dtype is x.dtype, "C6", f"cannot scatter {updates} into {x}")
+        require(indices.dtype.is_integer, "I2", f"scatter needs integer indices, got {indices}")
+        batch = [e for d, e in enumerate(indices.shape) if d != n.index_vector_dim]
+        got = [updates.shape[d] for d in _batch_dims(updates.rank, n.update_window_dims)]
+        require(got == batch, "C4", f"updates {updates} do not match indices {indices}")
+        return [x]
+
+    @staticmethod
+    def as_gather(op_or_numbers) -> GatherDimensionNumbers:
+        """The dimension numbers of the gather that reads what this scatter writes."""
+        n = op_or_numbers
+        return GatherDimensionNumbers(
+            n.update_window_dims, n.inserted_window_dims, n.input_batching_dims,
+            n.scatter_indices_batching_dims, n.scatter_dims_to_operand_dims, n.index_vector_dim)
+
+    @staticmethod
+    def window_sizes(x_shape, updates_shape, n: ScatterDimensionNumbers) -> list:
+        """The extent of an update window along each dim of the operand."""
+        kept = [d for d in range(len(x_shape))
+                if d not in n.inserted_window_dims and d not in n.input_batching_dims]
+        return [updates_shape[n.update_window_dims[kept.index(d)]] if d in kept else 1
+                for d in range(len(x_shape))]
+
+    def evaluate(operands, attributes, regions, result_types):
+        x, indices, updates = operands
+        n = attributes["scatter_dimension_numbers"]
+        sizes = Scatter.window_sizes(x.shape, updates.shape, n)
+        starts, offsets, inside = _full_index(x.shape, indices, Scatter.as_gather(n), sizes,
+                                              updates.ndim)
+        inside = np.broadcast_to(inside, updates.shape)
+        place = tuple(np.broadcast_to(s + o, updates.shape)[inside]
+                      for s, o in zip(starts, offsets, strict=True))
+        result, values = x.copy(), updates[inside]
+        kind = combiner(regions[0])
+        body = regions[0]
+        if not place:
+            return [run_reducer(body, [x], [updates])[0] if inside.all() else x]
+        if kind is not None:
+            COMBINERS[kind].at(result, place, values)
+        elif body.returns[0] is body.arguments[1] and not body.ops:
+            result[place] = values
+        else:
+            for k in range(len(values)):
+                at = tuple(p[k] for p in place)
+                result[at] = run_reducer(body, [result[at]], [values[k]])[0]
+        return [result]
+
+    def vjp(cotangents, op, operands, results):
+        x, indices, updates = operands
+        n, ct = op.attributes["scatter_dimension_numbers"], cotangents[0]
+        body = op.regions[0]
+        sizes = tuple(Scatter.window_sizes(x.shape, updates.shape, n))
+        taken = bind("stablehlo.gather", ct, indices, dimension_numbers=Scatter.as_gather(n),
+                     slice_sizes=sizes)
+        if combiner(body) == "add":
+            return [ct, None, taken]
+        if body.returns[0] is body.arguments[1] and not body.ops:
+            zeros = bind("stablehlo.broadcast_in_dim", np.zeros((), ct.dtype),
+                         shape=tuple(updates.shape), broadcast_dimensions=())
+            kept = bind("stablehlo.scatter", ct, indices, zeros, regions=[body], **op.attributes)
+            return [kept, None, taken]
+        raise UnsupportedError("no derivative for a scatter with this body", op.location)
+
+    def factors(op):
+        x, indices, updates = op.operands
+        n = Scatter.as_gather(op.attributes["scatter_dimension_numbers"])
+        if combiner(op.regions[0]) != "add":
+            return Factors([(None,) * len(v.shape) for v in op.operands],
+                           [(None,) * len(x.shape)])
+        return _gather_factors(x, indices, updates, n, reduction=True)
+
+    def kernel(emit, op):
+        emit.scatter(op)
+
+
+@op("stablehlo.sort")
+class Sort(OpDefinition):
+    """Sort the operands together along `dimension` by the comparator region."""
+
+    attributes = {"dimension": "i64", "is_stable": "bool"}
+    optional = frozenset({"dimension", "is_stable"})
+    regions = ("comparator",)
+
+    def infer(operands, attributes, regions):
+        require(all(x.shape == operands[0].shape for x in operands), "C3",
+                f"sort needs operands of one shape, got {' and '.join(map(str, operands))}")
+        return list(operands)
+
+    def evaluate(operands, attributes, regions, result_types):
+        from functools import cmp_to_key
+
+        from ..ir.evaluator import run_block
+
+        axis = attributes.get("dimension", -1)
+        moved = [np.moveaxis(x, axis, -1) for x in operands]
+        results = [np.empty_like(m) for m in moved]
+        for place in np.ndindex(*moved[0].shape[:-1]):
+            rows = [m[place] for m in moved]
+
+            def order(i, j, rows=rows):
+                pair = [np.asarray(r[k]) for r in rows for k in (i, j)]
+                if run_block(regions[0], pair)[0]:
+                    return -1
+                swapped = [np.asarray(r[k]) for r in rows for k in (j, i)]
+                return 1 if run_block(regions[0], swapped)[0] else 0
+
+            permutation = sorted(range(len(rows[0])), key=cmp_to_key(order))
+            for result, row in zip(results, rows, strict=True):
+                result[place] = row[permutation]
+        return [np.moveaxis(r, -1, axis) for r in results]
+
+    def factors(op):
+        rank = len(op.operands[0].shape)
+        axis = op.attributes.get("dimension", -1) % rank
+        row = tuple(None if d == axis else d for d in range(rank))
+        return Factors([row] * len(op.operands), [row] * len(op.results))
+
+    def kernel(emit, op):
+        emit.sort(op)
+
+

@@ -1,0 +1,33 @@
+"""The pass pipeline, in one place.
+
+A pass is `pass(function, target) -> function`; it builds a new function and never edits the old one.
+`tfn inspect --stage NAME` and `TFN_DUMP` show the IR after any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..ir.core import Function
+from .cse import cse
+from .dce import dce
+from .fold import fold
+from .fuse import fuse
+from .inline import inline
+from .layout import layout
+from .simplify import simplify
+
+Pass = Callable[..., Function]
+
+PIPELINE: tuple[tuple[str, Pass], ...] = (
+    ("inline", inline),          # calls and composites become their bodies
+    ("simplify", simplify),      # local algebra, exact in IEEE arithmetic
+    ("fold", fold),              # ops on constants become constants
+    ("cse", cse),                # one op per distinct computation
+    ("layout", layout),          # contractions into streamable form
+    ("simplify2", simplify),     # transposes and reshapes that layout made adjacent
+    ("cse2", cse),
+    ("dce", dce),                # drop what nothing needs
+    ("fuse", fuse),              # group ops into kernels
+)
+"""Name and pass, in order; `plan` (liveness and offsets) follows in `runtime`."""

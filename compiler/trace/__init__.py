@@ -1,0 +1,1 @@
+"""Tracing and transforms: arrays, tracers, `jit`, `grad` and the pytrees they take."""

@@ -1,0 +1,439 @@
+"""Tracing: how a Python call becomes IR.
+
+Every operation of the library ends in `bind`. On concrete `Array`s it evaluates at once with NumPy
+(the eager engine); on `Tracer`s it records an `Op` in the innermost `Graph`. Transformations trace a
+function (`trace`) and bind its ops again in another way (`replay`, `grad`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import OpError, TfnError, TraceError, user_location
+from ..ir.core import Block, Function, Location, Op, TensorType, Value
+from ..ir.dims import Dim, Extent
+from ..ir.dtypes import DType, as_dtype
+from ..ops.declare import OpDefinition, definition
+
+# A concrete result up to this size is evaluated during tracing (and becomes a constant); a larger
+# one is recorded, so that `zeros((4096, 4096))` inside `jit` is not a 64 MB constant.
+_EAGER_IN_TRACE = 1024
+
+
+class Operators:
+    """Operators and methods shared by `Array` and `Tracer`; `compiler.numpy` fills them in."""
+
+    __slots__ = ()
+    __array_priority__ = 1000
+
+    shape: tuple[Extent, ...]
+    dtype: Any
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __len__(self):
+        if not self.shape:
+            raise TypeError("a 0-d array has no length")
+        return self.shape[0] if isinstance(self.shape[0], int) else self.shape[0].__index__()
+
+
+class Array(Operators):
+    """A concrete, immutable n-dimensional array. `np.asarray(a)` views it without a copy."""
+
+    __slots__ = ("_data", "__weakref__")
+
+    def __init__(self, data: np.ndarray):
+        self._data = data
+
+    @property
+    def type(self) -> TensorType:
+        return TensorType(self._data.shape, as_dtype(self._data.dtype))
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self._data.shape
+
+    @property
+    def dtype(self) -> np.dtype:  # type: ignore[override]
+        return self._data.dtype
+
+    @property
+    def size(self) -> int:
+        return self._data.size
+
+    @property
+    def nbytes(self) -> int:
+        return self._data.nbytes
+
+    def numpy(self) -> np.ndarray:
+        """The values as a read-only NumPy array (no copy)."""
+        view = self._data.view()
+        view.flags.writeable = False
+        return view
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        if copy:
+            return np.array(self._data, dtype=dtype)
+        view = self.numpy()
+        return view if dtype is None else view.astype(dtype, copy=False)
+
+    def item(self, *index):
+        return self._data.item(*index)
+
+    def tolist(self):
+        return self._data.tolist()
+
+    def __bool__(self):
+        return bool(self._data)
+
+    def __int__(self):
+        return int(self._data)
+
+    def __float__(self):
+        return float(self._data)
+
+    def __complex__(self):
+        return complex(self._data)
+
+    def __index__(self):
+        return self._data.__index__()
+
+    def __format__(self, spec):
+        return format(self._data.item() if self._data.ndim == 0 and spec else self._data, spec)
+
+    def __repr__(self):
+        body = np.array2string(self._data, separator=", ", prefix="Array(")
+        return f"Array({body}, dtype={self._data.dtype})"
+
+    def __reduce__(self):
+        return (Array, (self._data,))
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+class Tracer(Operators):
+    """A value that stands for an array while a function is traced."""
+
+    __slots__ = ("value", "graph", "__weakref__")
+
+    def __init__(self, value: Value, graph: "Graph"):
+        self.value = value
+        self.graph = graph
+
+    @property
+    def type(self) -> TensorType:
+        return self.value.type
+
+    @property
+    def shape(self) -> tuple[Extent, ...]:  # type: ignore[override]
+        return self.value.type.shape
+
+    @property
+    def dtype(self) -> np.dtype:  # type: ignore[override]
+        return self.value.type.dtype.numpy
+
+    @property
+    def size(self) -> Extent:
+        return self.value.type.size
+
+    def _no_value(self, what: str):
+        origin = self.value.op.location if self.value.op else None
+        made = f"; the value was made at {origin}" if origin else ""
+        return TraceError(
+            f"{what} needs the value of {self!r}, which is not known while the function is traced"
+            f"{made}. Use where/cond/while_loop instead of Python control flow, or keep this part"
+            " outside jit (run_eagerly=True in Keras)",
+            user_location(),
+        )
+
+    def __bool__(self):
+        raise self._no_value("a Python branch (`if`, `while`, `and`, `or`, `not`)")
+
+    def __int__(self):
+        raise self._no_value("int()")
+
+    def __float__(self):
+        raise self._no_value("float()")
+
+    def __complex__(self):
+        raise self._no_value("complex()")
+
+    def __index__(self):
+        raise self._no_value("use as a Python index")
+
+    def __array__(self, dtype=None, copy=None):
+        raise self._no_value("conversion to a NumPy array")
+
+    def numpy(self):
+        raise self._no_value("numpy()")
+
+    def item(self, *index):
+        raise self._no_value("item()")
+
+    def tolist(self):
+        raise self._no_value("tolist()")
+
+    def __repr__(self):
+        return f"Tracer({self.value.type})"
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+class Graph:
+    """A block under construction.
+
+    A *function* graph turns outer tracers it meets into extra arguments (`captures`); a *region*
+    graph refers to them directly, as StableHLO regions may.
+    """
+
+    def __init__(self, argument_types: Sequence[TensorType], region: bool = False):
+        self.block = Block(argument_types)
+        self.parent = current_graph()
+        self.region = region
+        self.captures: list[Tracer] = []
+        self._lifted: dict[int, tuple[Any, Value]] = {}
+        self.location = user_location()
+
+    @property
+    def arguments(self) -> list[Tracer]:
+        return [Tracer(v, self) for v in self.block.arguments]
+
+    def lift(self, operand: Array | Tracer) -> Value:
+        """The value of `operand` inside this graph."""
+        if isinstance(operand, Tracer) and operand.graph is self:
+            return operand.value
+        known = self._lifted.get(id(operand))
+        if known is not None:
+            return known[1]
+        value = self._lift_new(operand)
+        self._lifted[id(operand)] = (operand, value)
+        return value
+
+    def _lift_new(self, operand: Array | Tracer) -> Value:
+        if isinstance(operand, Array):
+            constant = definition("stablehlo.constant")
+            attributes = {"value": operand._data}
+            op = Op(constant, (), [operand.type], attributes, location=user_location())
+            self.block.ops.append(op)
+            return op.result
+        ancestor = self.parent
+        while ancestor is not None and ancestor is not operand.graph:
+            ancestor = ancestor.parent
+        if ancestor is None:
+            raise TraceError(
+                f"{operand!r} leaked out of the function that was traced at"
+                f" {operand.graph.location}; return it from that function instead of storing it",
+                user_location(),
+            )
+        if self.region:
+            assert self.parent is not None
+            return self.parent.lift(operand)
+        self.captures.append(operand)
+        return self.block.add_argument(operand.type)
+
+    def record(
+        self,
+        op: type[OpDefinition],
+        operands: Sequence[Array | Tracer],
+        result_types: Sequence[TensorType],
+        attributes: Mapping[str, Any],
+        regions: Sequence[Block],
+    ) -> list[Tracer]:
+        values = [self.lift(o) for o in operands]
+        node = Op(op, values, result_types, attributes, regions, user_location())
+        self.block.ops.append(node)
+        return [Tracer(v, self) for v in node.results]
+
+    def __enter__(self) -> "Graph":
+        _stack().append(self)
+        return self
+
+    def __exit__(self, *_):
+        _stack().pop()
+
+
+_STATE = threading.local()
+
+
+def _stack() -> list[Graph]:
+    try:
+        return _STATE.graphs
+    except AttributeError:
+        _STATE.graphs = []
+        return _STATE.graphs
+
+
+def current_graph() -> Graph | None:
+    """The innermost graph being traced in this thread, None when running eagerly."""
+    stack = _stack()
+    return stack[-1] if stack else None
+
+
+class eager:
+    """Context in which concrete operations are evaluated at once, whatever is being traced."""
+
+    def __enter__(self):
+        self._saved = _stack()[:]
+        _stack().clear()
+
+    def __exit__(self, *_):
+        _stack()[:] = self._saved
+
+
+def as_array(value: Any, dtype: DType | None = None) -> Array | Tracer:
+    """`value` as an `Array` (NumPy arrays are viewed, not copied); tracers pass through."""
+    if isinstance(value, (Array, Tracer)):
+        return value
+    data = np.asarray(value, dtype=None if dtype is None else dtype.numpy)
+    as_dtype(data.dtype)
+    return Array(data)
+
+
+def bind(
+    op: str | type[OpDefinition], *operands: Any, regions: Sequence[Block] = (), **attributes: Any
+) -> Any:
+    """Apply an op: evaluate it on arrays, record it on tracers.
+
+    `operands` are Arrays, Tracers or anything NumPy makes an array of; `attributes` as the op
+    declares them. Returns one value, or a list for an op with several results. Raises `OpError` at
+    the user's line when the op does not accept them.
+    """
+    if isinstance(op, str):
+        op = definition(op)
+    inputs = [as_array(o) for o in operands]
+    try:
+        types = op.infer([i.type for i in inputs], attributes, regions)
+    except TfnError as error:
+        if error.location is None:
+            error.location = user_location()
+        raise
+    graph = current_graph()
+    if graph is not None and (
+        any(isinstance(i, Tracer) for i in inputs)
+        or op.has_effect
+        or any(not isinstance(t.size, int) or t.size > _EAGER_IN_TRACE for t in types)
+    ):
+        results = graph.record(op, inputs, types, attributes, regions)
+    else:
+        results = _evaluate(op, inputs, attributes, regions, types)
+    return results[0] if len(results) == 1 else results
+
+
+def _evaluate(op, inputs, attributes, regions, types) -> list[Array]:
+    leaked = next((i for i in inputs if isinstance(i, Tracer)), None)
+    if leaked is not None:
+        raise TraceError(
+            f"{leaked!r} leaked out of the function that was traced at {leaked.graph.location};"
+            " return it from that function instead of storing it",
+            user_location(),
+        )
+    with np.errstate(all="ignore"):
+        outputs = op.rule("evaluate")([i._data for i in inputs], attributes, regions, types)
+    return [Array(conform(o, t)) for o, t in zip(outputs, types, strict=True)]
+
+
+def conform(data, type: TensorType) -> np.ndarray:
+    """`data` as an ndarray of exactly `type` (NumPy likes to widen and to return scalars)."""
+    data = np.asarray(data, dtype=type.dtype.numpy)
+    if data.shape != type.shape and type.is_static:
+        raise OpError(f"evaluation gave shape {data.shape}, inference {type.shape}")
+    return data
+
+
+def trace(
+    function: Callable[..., Sequence[Any]],
+    argument_types: Sequence[TensorType],
+    name: str = "main",
+) -> tuple[Function, list[Tracer]]:
+    """Trace `function(*tracers) -> sequence of values` to a `Function`.
+
+    Outer tracers the function closes over become further arguments, returned as the second item
+    in argument order; it is empty at top level.
+    """
+    with Graph(argument_types) as graph:
+        outputs = function(*graph.arguments)
+        graph.block.returns = [graph.lift(as_array(o)) for o in outputs]
+    return Function(name, graph.block), graph.captures
+
+
+def trace_region(
+    function: Callable[..., Sequence[Any]], argument_types: Sequence[TensorType]
+) -> Block:
+    """Trace a region (a reducer, a loop body); outer values are referred to directly."""
+    with Graph(argument_types, region=True) as graph:
+        outputs = function(*graph.arguments)
+        graph.block.returns = [graph.lift(as_array(o)) for o in outputs]
+    return graph.block
+
+
+def replay(function: Function, arguments: Sequence[Any]) -> list[Any]:
+    """Bind every op of `function` again on `arguments`; returns its results."""
+    environment = dict(zip(function.arguments, arguments, strict=True))
+    replay_ops(function.ops, environment)
+    return [environment[v] for v in function.returns]
+
+
+def replay_ops(ops: Sequence[Op], environment: dict[Value, Any]) -> None:
+    """Bind `ops` again, reading operands from and writing results to `environment`."""
+    for op in ops:
+        results = replay_op(op, [environment[v] for v in op.operands], environment)
+        for value, result in zip(op.results, results, strict=True):
+            environment[value] = result
+
+
+def replay_op(op: Op, operands: Sequence[Any], environment: Mapping[Value, Any]) -> list[Any]:
+    """Bind one op again on new operands; returns a list of its results."""
+    regions = [_replay_region(r, environment) for r in op.regions]
+    results = bind(op.definition, *operands, regions=regions, **op.attributes)
+    return results if len(op.results) != 1 else [results]
+
+
+def _replay_region(block: Block, environment: Mapping[Value, Any]) -> Block:
+    if not free_values(block):
+        return block
+
+    def body(*arguments):
+        inner = dict(environment)
+        inner.update(zip(block.arguments, arguments, strict=True))
+        replay_ops(block.ops, inner)
+        return [inner[v] for v in block.returns]
+
+    return trace_region(body, [a.type for a in block.arguments])
+
+
+def free_values(block: Block) -> list[Value]:
+    """Values used in `block` (or its inner regions) that are defined outside it, in order."""
+    defined: set[Value] = set()
+    free: dict[Value, None] = {}
+
+    def visit(b: Block):
+        defined.update(b.arguments)
+        for op in b.ops:
+            free.update((o, None) for o in op.operands if o not in defined)
+            for region in op.regions:
+                visit(region)
+            defined.update(op.results)
+        free.update((r, None) for r in b.returns if r not in defined)
+
+    visit(block)
+    return list(free)
+
+
+def dims_of(types: Sequence[TensorType]) -> set[str]:
+    """Names of the symbolic dims that occur in `types`."""
+    return {n for t in types for d in t.shape if isinstance(d, Dim) for n in d.names}
+
+
+__all__ = [
+    "Array", "Graph", "Location", "Operators", "Tracer", "as_array", "bind", "conform",
+    "current_graph", "dims_of", "eager", "free_values", "replay", "replay_op", "replay_ops",
+    "trace", "trace_region",
+]

@@ -1,0 +1,199 @@
+"""Reverse-mode differentiation: trace, replay forward, then bind each op's `vjp` rule in reverse.
+
+The rules bind ordinary ops, so gradients are traced, compiled and differentiated again like any
+other code.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import TraceError, UnsupportedError, user_location
+from ..ir.core import Function, Op, Value
+from ..ir.dtypes import as_dtype
+from ..ops.control import INLINED, composite
+from . import tree
+from .core import Tracer, bind, replay_op
+from .jit import as_leaf, trace_tree
+
+STOPS = frozenset({"tfn.stop_gradient"})
+"""Composites whose operands get no cotangent."""
+
+
+def stop_gradient(x):
+    """`x`, treated as a constant by differentiation."""
+    return tree.map(lambda leaf: composite("tfn.stop_gradient", _identity, leaf)
+                    if isinstance(leaf, Tracer) else leaf, x)
+
+
+def _identity(x):
+    return bind("stablehlo.reshape", x, shape=tuple(x.shape))
+
+
+def _zeros(value):
+    return bind("stablehlo.broadcast_in_dim", np.zeros((), value.dtype), shape=tuple(value.shape),
+                broadcast_dimensions=())
+
+
+class Pullback:
+    """Maps cotangents of the results of a function to cotangents of chosen arguments."""
+
+    def __init__(self, function: Function, arguments: Sequence[Any], wanted: Sequence[int]):
+        self.function = function
+        self.environment: dict[Value, Any] = dict(zip(function.arguments, arguments, strict=True))
+        self.wanted = list(wanted)
+        self.tape: list[tuple[Op, list[Any], list[Any], dict[Value, Any]]] = []
+        active = {function.arguments[i] for i in self.wanted
+                  if function.arguments[i].dtype.is_inexact}
+        self._forward(function.ops, self.environment, active)
+        self.active = active
+
+    def _forward(self, ops, environment, active) -> None:
+        for op in ops:
+            operands = [environment[v] for v in op.operands]
+            live = any(v in active for v in op.operands)
+            if op.name in INLINED and live and op.attributes.get("name") not in STOPS:
+                inner: Function = op.attributes[INLINED[op.name]]
+                scope = dict(zip(inner.arguments, operands, strict=True))
+                reached = {a for a, v in zip(inner.arguments, op.operands, strict=True)
+                           if v in active}
+                nested = Scope(inner, op, scope)
+                self.tape.append((nested.enter, [], [], environment))
+                self._forward(inner.ops, scope, reached)
+                self.tape.append((nested.leave, [], [], environment))
+                results = [scope[v] for v in inner.returns]
+                active.update(r for r, v in zip(op.results, inner.returns, strict=True)
+                              if v in reached)
+            else:
+                results = replay_op(op, operands, environment)
+                if live and op.attributes.get("name") not in STOPS:
+                    inexact = [r for r in op.results if r.dtype.is_inexact]
+                    active.update(inexact)
+                    if inexact:
+                        self.tape.append((op, operands, results, environment))
+            environment.update(zip(op.results, results, strict=True))
+
+    @property
+    def results(self) -> list[Any]:
+        return [self.environment[v] for v in self.function.returns]
+
+    def __call__(self, cotangents: Sequence[Any]) -> list[Any]:
+        """Cotangents of the wanted arguments (zeros where there is no dependence)."""
+        found: dict[Value, Any] = {}
+        for value, ct in zip(self.function.returns, cotangents, strict=True):
+            if ct is not None and value.dtype.is_inexact:
+                accumulate(found, value, ct)
+        for op, operands, results, _ in reversed(self.tape):
+            if callable(op):
+                op(found)
+                continue
+            given = [found.pop(r, None) for r in op.results]
+            if all(ct is None for ct in given):
+                continue
+            if op.definition.vjp is None:
+                raise UnsupportedError(f"{op.name} has no derivative", op.location)
+            back = op.definition.vjp(given, op, operands, results)
+            for value, ct in zip(op.operands, back, strict=True):
+                if ct is not None and value.dtype.is_inexact:
+                    accumulate(found, value, ct)
+        arguments = (self.function.arguments[i] for i in self.wanted)
+        return [found[a] if a in found else _zeros(self.environment[a]) for a in arguments]
+
+
+class Scope:
+    """Carries cotangents across the boundary of an inlined call, in reverse."""
+
+    def __init__(self, function: Function, op: Op, scope):
+        self.function, self.op = function, op
+
+    def leave(self, found) -> None:
+        # Reverse of returning: the call's result cotangents become those of the inner returns.
+        for outer, inner in zip(self.op.results, self.function.returns, strict=True):
+            ct = found.pop(outer, None)
+            if ct is not None:
+                accumulate(found, inner, ct)
+
+    def enter(self, found) -> None:
+        # Reverse of entering. Popped, because the same function may be called again earlier.
+        for outer, inner in zip(self.op.operands, self.function.arguments, strict=True):
+            ct = found.pop(inner, None)
+            if ct is not None:
+                accumulate(found, outer, ct)
+
+
+def accumulate(found: dict[Value, Any], value: Value, ct: Any) -> None:
+    previous = found.get(value)
+    found[value] = ct if previous is None else bind("stablehlo.add", previous, ct)
+
+
+def vjp(function: Callable, *primals: Any) -> tuple[Any, Callable]:
+    """`(function(*primals), pullback)`; `pullback(cotangent)` gives a tuple of cotangents.
+
+    The cotangent has the structure of the result; each returned one that of its primal.
+    """
+    leaves, structure = tree.flatten((primals, {}))
+    arrays = [as_leaf(leaf) for leaf in leaves]
+    traced, result_structure, captures = trace_tree(function, structure,
+                                                    [a.type for a in arrays])
+    pull = Pullback(traced, [*arrays, *captures], range(len(arrays)))
+
+    def pullback(cotangent):
+        found = pull([as_leaf(leaf) for leaf in tree.leaves(cotangent)])
+        return tree.unflatten(structure, found)[0]
+
+    return tree.unflatten(result_structure, pull.results), pullback
+
+
+def value_and_grad(function: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False):
+    """A function returning `(value, gradient)` of the scalar-valued `function`.
+
+    `argnums`: which positional arguments to differentiate (an int gives one gradient, a sequence a
+    tuple). With `has_aux` the function returns `(value, aux)` and so does the result in place of
+    the value. Raises `TraceError` when the value is not a float scalar.
+    """
+
+    @functools.wraps(function)
+    def differentiated(*args, **kwargs):
+        # With aux the result is (value, aux): its first leaf is the value either way.
+        leaves, structure = tree.flatten((args, kwargs))
+        arrays = [as_leaf(leaf) for leaf in leaves]
+        traced, result_structure, captures = trace_tree(function, structure,
+                                                        [a.type for a in arrays])
+        loss = traced.returns[0] if traced.returns else None
+        if loss is None or loss.shape != () or not loss.dtype.is_float:
+            shown = loss.type if loss is not None else "nothing"
+            raise TraceError(f"grad needs a function with a float scalar value, got {shown};"
+                             " reduce it with mean() or sum()", user_location())
+        numbers = [argnums] if isinstance(argnums, int) else list(argnums)
+        counts = [len(tree.leaves(a)) for a in args]
+        starts = [sum(counts[:i]) for i in range(len(args))]
+        wanted = [starts[i] + k for i in numbers for k in range(counts[i])]
+        for i in wanted:
+            if not as_dtype(arrays[i].dtype).is_inexact:
+                raise TraceError(f"grad with respect to an argument of dtype {arrays[i].dtype};"
+                                 " it must be floating-point", user_location())
+        pull = Pullback(traced, [*arrays, *captures], wanted)
+        seed = bind("stablehlo.constant", value=np.ones((), loss.dtype.numpy))
+        found = iter(pull([seed, *(None for _ in traced.returns[1:])]))
+        gradients = tuple(
+            tree.map(lambda _: next(found), args[i]) for i in numbers)
+        value = tree.unflatten(result_structure, pull.results)
+        return value, gradients[0] if isinstance(argnums, int) else gradients
+
+    return differentiated
+
+
+def grad(function: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False):
+    """Like `value_and_grad`, returning the gradient only (and aux with `has_aux`)."""
+    both = value_and_grad(function, argnums, has_aux)
+
+    @functools.wraps(function)
+    def gradient(*args, **kwargs):
+        value, found = both(*args, **kwargs)
+        return (found, value[1]) if has_aux else found
+
+    return gradient

@@ -1,0 +1,163 @@
+"""`jit`: trace once per signature, compile, call.
+
+A signature is the structure, shapes and dtypes of the arguments and the values of static arguments.
+Under another trace a jitted function is simply inlined.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import TraceError
+from ..ir.core import Function, TensorType
+from . import tree
+from .core import Array, Tracer, as_array, current_graph, trace
+
+
+def as_leaf(leaf: Any) -> Array | Tracer:
+    """A leaf as an array; Python floats are float32, ints int32, as everywhere in tfn."""
+    if isinstance(leaf, (Array, Tracer)):
+        return leaf
+    if isinstance(leaf, bool):
+        return Array(np.asarray(leaf))
+    if isinstance(leaf, float):
+        return Array(np.asarray(leaf, np.float32))
+    if isinstance(leaf, int):
+        return Array(np.asarray(leaf, np.int32))
+    return as_array(leaf)
+
+
+def trace_tree(
+    function: Callable, structure, types: Sequence[TensorType], name: str = "main"
+) -> tuple[Function, Any, list[Tracer]]:
+    """Trace `function(*args, **kwargs)` where `structure` is that of `(args, kwargs)`.
+
+    Returns the flat IR function, the structure of the result, and captured outer tracers.
+    """
+    out = []
+
+    def flat(*tracers):
+        args, kwargs = tree.unflatten(structure, tracers)
+        leaves, result_structure = tree.flatten(function(*args, **kwargs))
+        out.append(result_structure)
+        return [as_leaf(leaf) for leaf in leaves]
+
+    traced, captures = trace(flat, types, name)
+    return traced, out[0], captures
+
+
+class Jitted:
+    """A compiled callable; see `jit`."""
+
+    def __init__(self, function: Callable, static_argnums=(), donate_argnums=(), compiler=None):
+        functools.update_wrapper(self, function, updated=())
+        self.function = function
+        self.static = frozenset([static_argnums] if isinstance(static_argnums, int)
+                                else static_argnums)
+        self.donated = frozenset([donate_argnums] if isinstance(donate_argnums, int)
+                                 else donate_argnums)
+        self.compiler = compiler
+        self._programs: dict[Any, tuple[Any, Any]] = {}
+        self._lock = threading.Lock()
+
+    def _bound(self, args):
+        """The function with its static arguments filled in, and the remaining arguments."""
+        if not self.static:
+            return self.function, args
+        fixed = {i: args[i] for i in self.static if i < len(args)}
+
+        def call(*dynamic, **kwargs):
+            rest = iter(dynamic)
+            full = [fixed[i] if i in fixed else next(rest) for i in range(len(args))]
+            return self.function(*full, **kwargs)
+
+        return call, tuple(a for i, a in enumerate(args) if i not in fixed)
+
+    def _signature(self, args, kwargs):
+        _, dynamic = self._bound(args)
+        leaves, structure = tree.flatten((dynamic, kwargs))
+        arrays = [as_leaf(leaf) for leaf in leaves]
+        static = tuple((i, args[i]) for i in sorted(self.static) if i < len(args))
+        types = tuple((a._data.shape, a._data.dtype) if isinstance(a, Array) else a.type
+                      for a in arrays)
+        return arrays, structure, (structure, types, static)
+
+    def __call__(self, *args, **kwargs):
+        if current_graph() is not None:
+            return self.function(*args, **kwargs)
+        arrays, structure, key = self._signature(args, kwargs)
+        program = self._programs.get(key)
+        if program is None:
+            with self._lock:
+                program = self._programs.get(key)
+                if program is None:
+                    program = self._compile(args, structure, arrays)
+                    self._programs[key] = program
+        executable, result_structure = program
+        results = executable(*[a._data for a in arrays])
+        return tree.unflatten(result_structure, [Array(r) for r in results])
+
+    def trace(self, *args, **kwargs) -> Function:
+        """The IR of a call with these arguments (arrays, or `TensorType`s in their place)."""
+        call, dynamic = self._bound(args)
+        leaves, structure = tree.flatten((dynamic, kwargs))
+        types = [x if isinstance(x, TensorType) else as_leaf(x).type for x in leaves]
+        return self._trace(call, args, structure, types)[0]
+
+    def _trace(self, call, args, structure, types):
+        name = getattr(self.function, "__name__", "main")
+        name = name if name.isidentifier() else "main"
+        function, result_structure, captures = trace_tree(call, structure, types, name)
+        if captures:
+            raise TraceError(
+                f"{name} closes over a traced value made at {captures[0].graph.location};"
+                " pass it as an argument")
+        self._donate(function, args, structure)
+        return function, result_structure
+
+    def _donate(self, function: Function, args, structure) -> None:
+        """Pair each donated argument with the first unpaired result of its type."""
+        if not self.donated:
+            return
+        dynamic = [i for i in range(len(args)) if i not in self.static]
+        position, donated = 0, []
+        for i in dynamic:
+            count = len(tree.leaves(args[i]))
+            if i in self.donated:
+                donated += range(position, position + count)
+            position += count
+        free = list(range(len(function.returns)))
+        for i in donated:
+            match = next((j for j in free
+                          if function.returns[j].type == function.arguments[i].type), None)
+            if match is not None:
+                free.remove(match)
+                function.argument_attributes[i]["tf.aliasing_output"] = match
+
+    def _compile(self, args, structure, arrays):
+        call, _ = self._bound(args)
+        function, result_structure = self._trace(call, args, structure, [a.type for a in arrays])
+        if self.compiler is not None:
+            return self.compiler(function), result_structure
+        from ..compile import compile_function
+
+        return compile_function(function), result_structure
+
+
+def jit(function: Callable | None = None, *, static_argnums=(), donate_argnums=(), compiler=None):
+    """Compile `function` for each signature it is called with.
+
+    `static_argnums`: positional arguments that are hashable Python values, not arrays.
+    `donate_argnums`: arguments whose buffers the results may reuse; they must not be read again.
+    `compiler`: `Function -> callable` in place of the default (a partitioning compiler, say).
+    Raises `TraceError` when Python control flow depends on an array.
+    """
+    if function is None:
+        return functools.partial(jit, static_argnums=static_argnums,
+                                 donate_argnums=donate_argnums, compiler=compiler)
+    return Jitted(function, static_argnums, donate_argnums, compiler)
