@@ -1,0 +1,1 @@
+"""The `tensorflow` namespace for unmodified TF2 programs."""

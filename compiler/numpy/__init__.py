@@ -1,0 +1,1 @@
+"""NumPy-style functions over tfn arrays and tracers: the public `tfn.numpy`."""

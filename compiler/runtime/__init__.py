@@ -1,0 +1,1 @@
+"""The runtime: arena, plan and object cache that compiled functions run on."""

@@ -1,0 +1,1 @@
+"""Many processes as one: meshes, layouts, the partitioner, collectives and the launcher."""

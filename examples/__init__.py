@@ -1,0 +1,1 @@
+"""Recipes: each file has `build_model()` and `load_data()`, as `tfn train` expects."""

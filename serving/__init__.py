@@ -1,0 +1,1 @@
+"""The model server: bundles behind FastAPI, in TensorFlow Serving's REST format."""

@@ -1,0 +1,1 @@
+"""The `tfn` command line and the tools around it."""
