@@ -1,1 +1,86 @@
-"""NumPy-style functions over tfn arrays and tracers: the public `tfn.numpy`."""
+"""`tfn.numpy`: NumPy-named functions on arrays, tracers, NumPy arrays and Python numbers.
+
+Each function ends in `trace.core.bind`, so it runs at once on concrete arrays and is recorded on
+traced ones. Importing the package also gives `Array` and `Tracer` their operators and methods.
+"""
+
+import math
+
+import numpy as _np
+
+from ..ir.dtypes import as_dtype
+from ..trace.core import Array, Tracer
+from ..trace.core import Array as ndarray
+from ..trace.grad import stop_gradient
+from . import operators
+from .creation import (
+    arange, array, copy, empty, empty_like, eye, full, full_like, identity, iota, linspace,
+    logspace, meshgrid, one_hot, ones, ones_like, tri, tril, triu, zeros, zeros_like,
+)
+from .elementwise import (
+    abs, absolute, acos, acosh, add, arccos, arccosh, arcsin, arcsinh, arctan, arctan2, arctanh,
+    around, asin, asinh, atan, atan2, atanh, bitwise_and, bitwise_invert, bitwise_left_shift,
+    bitwise_not, bitwise_or, bitwise_right_shift, bitwise_xor, cbrt, ceil, clip, conj, conjugate,
+    copysign, cos, cosh, deg2rad, degrees, divide, divide_no_nan, divmod, equal, erf, erf_inv,
+    erfc, erfinv, exp, exp2, expm1, fabs, fix, float_power, floor, floor_divide, fmax, fmin, fmod,
+    greater, greater_equal, heaviside, hypot, imag, invert, isclose, isfinite, isinf, isnan,
+    isneginf, isposinf, left_shift, less, less_equal, log, log10, log1p, log2, logaddexp,
+    logaddexp2, logical_and, logical_not, logical_or, logical_xor, logistic, maximum, minimum,
+    mod, multiply, nan_to_num, negative, not_equal, positive, power, rad2deg, radians, real,
+    reciprocal, remainder, right_shift, rint, round, rsqrt, sign, signbit, sin, sinc, sinh, sqrt,
+    square, subtract, tan, tanh, true_divide, trunc, where,
+)
+from .indexing import (
+    At, dynamic_slice, dynamic_update_slice, gather_elements, put_along_axis, scatter_elements,
+    take, take_along_axis,
+)
+from .linear import (
+    cross, dot, dot_general, einsum, inner, kron, matmul, norm, outer, tensordot, vdot,
+)
+from .manipulation import (
+    append, array_split, atleast_1d, atleast_2d, atleast_3d, column_stack, concat, concatenate,
+    diag, diagflat, diagonal, dsplit, dstack, expand_dims, flip, fliplr, flipud, hsplit, hstack,
+    moveaxis, pad, permute_dims, ravel, repeat, reshape, roll, rot90, split, squeeze, stack,
+    swapaxes, tile, trace, transpose, unstack, vsplit, vstack,
+)
+from .promote import (
+    asarray, broadcast_arrays, broadcast_shapes, broadcast_to, convert, extent_value, floating,
+    promote, result_type,
+)
+from .reduction import (
+    all, amax, amin, any, argmax, argmin, average, count_nonzero, cumprod, cumsum, logsumexp, max,
+    mean, min, nanargmax, nanargmin, nancumprod, nancumsum, nanmax, nanmean, nanmin, nanprod,
+    nanstd, nansum, nanvar, prod, ptp, std, sum, var,
+)
+from .sorting import (
+    argpartition, argsort, argwhere, bincount, diff, digitize, flatnonzero, histogram, isin,
+    median, nonzero, partition, percentile, quantile, searchsorted, sort, top_k, trapezoid,
+    unique,
+)
+
+pi, e, inf, nan, newaxis = math.pi, math.e, math.inf, math.nan, None
+bool_, int8, int16, int32, int64 = _np.bool_, _np.int8, _np.int16, _np.int32, _np.int64
+uint8, uint16, uint32, uint64 = _np.uint8, _np.uint16, _np.uint32, _np.uint64
+float16, float32, float64 = _np.float16, _np.float32, _np.float64
+complex64, complex128 = _np.complex64, _np.complex128
+bfloat16 = as_dtype("bf16").numpy.type
+
+
+def shape(x):
+    """The shape of `x`; symbolic extents are `Dim`s."""
+    return asarray(x).shape
+
+
+def ndim(x) -> int:
+    """The number of dims of `x`."""
+    return len(asarray(x).shape)
+
+
+def size(x):
+    """The number of elements of `x`."""
+    return asarray(x).size
+
+
+del operators, as_dtype
+
+__all__ = [name for name in dict(globals()) if not name.startswith("_") and name != "math"]

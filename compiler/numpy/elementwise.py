@@ -1,0 +1,601 @@
+"""Elementwise functions: arithmetic, elementary functions, comparisons, logic, `where`, `clip`.
+
+Most are rows of a table: the NumPy name and the op. Operands are broadcast and promoted first
+(`promote.operands`); functions of real analysis turn integers into f32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from ..errors import OpError, user_location
+from ..ir.dtypes import BF16, F16, F32, F64, I1, DType
+from ..trace.core import Array, bind
+from .promote import (
+    ArrayLike, Value, asarray, broadcast_shapes, broadcast_to, convert, dtype_argument, dtype_of,
+    floating, operands, result_type, to_dtype, weak_kind,
+)
+
+Unary = Callable[[ArrayLike], Value]
+Binary = Callable[[ArrayLike, ArrayLike], Value]
+
+
+def _named(function, name: str, doc: str):
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = doc
+    return function
+
+
+def _analytic(name: str, op: str, doc: str) -> Unary:
+    """A unary function of inexact numbers; integers become f32."""
+    return _named(lambda x: bind(op, floating(x)), name, doc)
+
+
+def _unary(name: str, op: str, doc: str) -> Unary:
+    """A unary function that keeps the element type."""
+    return _named(lambda x: bind(op, asarray(x)), name, doc)
+
+
+def _rounding(name: str, op: str, doc: str) -> Unary:
+    """A unary function that leaves integers as they are."""
+
+    def function(x):
+        x = asarray(x)
+        return bind(op, x) if dtype_of(x).is_inexact else x
+
+    return _named(function, name, doc)
+
+
+def _binary(name: str, op: str, doc: str) -> Binary:
+    return _named(lambda x, y: bind(op, *operands(x, y)), name, doc)
+
+
+def _comparison(name: str, direction: str, doc: str) -> Binary:
+    return _named(lambda x, y: bind("stablehlo.compare", *operands(x, y),
+                                    comparison_direction=direction), name, doc)
+
+
+exp = _analytic("exp", "stablehlo.exponential", "e**x.")
+expm1 = _analytic("expm1", "stablehlo.exponential_minus_one", "e**x - 1, accurate near 0.")
+log = _analytic("log", "stablehlo.log", "Natural logarithm.")
+log1p = _analytic("log1p", "stablehlo.log_plus_one", "log(1 + x), accurate near 0.")
+sqrt = _analytic("sqrt", "stablehlo.sqrt", "Square root; NaN below zero.")
+rsqrt = _analytic("rsqrt", "stablehlo.rsqrt", "1 / sqrt(x).")
+cbrt = _analytic("cbrt", "stablehlo.cbrt", "Cube root.")
+sin = _analytic("sin", "stablehlo.sine", "Sine of x in radians.")
+cos = _analytic("cos", "stablehlo.cosine", "Cosine of x in radians.")
+tan = _analytic("tan", "stablehlo.tan", "Tangent of x in radians.")
+tanh = _analytic("tanh", "stablehlo.tanh", "Hyperbolic tangent.")
+logistic = _analytic("logistic", "stablehlo.logistic", "1 / (1 + e**-x).")
+erf = _analytic("erf", "chlo.erf", "Error function.")
+negative = _unary("negative", "stablehlo.negate", "-x.")
+invert = _unary("invert", "stablehlo.not", "Bitwise (boolean: logical) complement.")
+floor = _rounding("floor", "stablehlo.floor", "Largest integer not above x.")
+ceil = _rounding("ceil", "stablehlo.ceil", "Smallest integer not below x.")
+rint = _rounding("rint", "stablehlo.round_nearest_even", "Nearest integer, ties to even.")
+add = _binary("add", "stablehlo.add", "x + y; booleans: or.")
+multiply = _binary("multiply", "stablehlo.multiply", "x * y; booleans: and.")
+subtract = _binary("subtract", "stablehlo.subtract", "x - y.")
+maximum = _binary("maximum", "stablehlo.maximum", "The larger of x and y; NaN wins.")
+minimum = _binary("minimum", "stablehlo.minimum", "The smaller of x and y; NaN wins.")
+bitwise_and = _binary("bitwise_and", "stablehlo.and", "Bitwise and.")
+bitwise_or = _binary("bitwise_or", "stablehlo.or", "Bitwise or.")
+bitwise_xor = _binary("bitwise_xor", "stablehlo.xor", "Bitwise exclusive or.")
+left_shift = _binary("left_shift", "stablehlo.shift_left", "x * 2**y for integers.")
+equal = _comparison("equal", "EQ", "x == y.")
+not_equal = _comparison("not_equal", "NE", "x != y.")
+less = _comparison("less", "LT", "x < y.")
+less_equal = _comparison("less_equal", "LE", "x <= y.")
+greater = _comparison("greater", "GT", "x > y.")
+greater_equal = _comparison("greater_equal", "GE", "x >= y.")
+bitwise_not = bitwise_invert = invert
+bitwise_left_shift = left_shift
+
+
+def positive(x: ArrayLike) -> Value:
+    """`x`."""
+    return asarray(x)
+
+
+def absolute(x: ArrayLike) -> Value:
+    """Magnitude of `x`."""
+    x = asarray(x)
+    return x if dtype_of(x).kind == "bool" else bind("stablehlo.abs", x)
+
+
+abs = fabs = absolute
+
+
+def sign(x: ArrayLike) -> Value:
+    """-1, 0 or 1; NaN for NaN."""
+    x = asarray(x)
+    return x if dtype_of(x).kind == "bool" else bind("stablehlo.sign", x)
+
+
+def right_shift(x: ArrayLike, y: ArrayLike) -> Value:
+    """`x` shifted right by `y` bits: arithmetic for signed, logical for unsigned integers."""
+    a, b = operands(x, y)
+    kind = "logical" if dtype_of(a).kind == "uint" else "arithmetic"
+    return bind(f"stablehlo.shift_right_{kind}", a, b)
+
+
+bitwise_right_shift = right_shift
+
+
+def square(x: ArrayLike) -> Value:
+    """x * x."""
+    x = asarray(x)
+    return bind("stablehlo.multiply", x, x)
+
+
+def reciprocal(x: ArrayLike) -> Value:
+    """1 / x."""
+    return divide(1, x)
+
+
+def divide(x: ArrayLike, y: ArrayLike) -> Value:
+    """x / y as an inexact number: integers are divided in f32."""
+    dtype = result_type(x, y)
+    return bind("stablehlo.divide",
+                *operands(x, y, dtype=dtype if dtype.is_inexact else F32))
+
+
+true_divide = divide
+
+
+def divide_no_nan(x: ArrayLike, y: ArrayLike) -> Value:
+    """x / y, and 0 where y is 0."""
+    zero = equal(y, 0)
+    return where(zero, 0, divide(x, where(zero, 1, y)))
+
+
+def floor_divide(x: ArrayLike, y: ArrayLike) -> Value:
+    """The largest integer not above x / y, in the operands' type."""
+    a, b = _numbers(x, y)
+    dtype = dtype_of(a)
+    if dtype.is_inexact:
+        rest = mod(a, b)
+        return rint_quotient(a, b, rest)
+    quotient = bind("stablehlo.divide", a, b)
+    if dtype.kind == "uint":
+        return quotient
+    rest = bind("stablehlo.remainder", a, b)
+    adjust = logical_and(not_equal(rest, 0), not_equal(sign(a), sign(b)))
+    return subtract(quotient, convert(adjust, dtype))
+
+
+def rint_quotient(a: Value, b: Value, rest: Value) -> Value:
+    """floor(a / b) given `rest` = mod(a, b): exact although a / b is rounded."""
+    quotient = bind("stablehlo.divide", bind("stablehlo.subtract", a, rest), b)
+    infinite = logical_not(isfinite(divide(a, b)))
+    return where(infinite, divide(a, b), rint(quotient))
+
+
+def mod(x: ArrayLike, y: ArrayLike) -> Value:
+    """The remainder of floor division: it has the sign of `y`."""
+    a, b = _numbers(x, y)
+    rest = bind("stablehlo.remainder", a, b)
+    if dtype_of(a).kind == "uint":
+        return rest
+    adjust = logical_and(not_equal(rest, 0), not_equal(less(rest, 0), less(b, 0)))
+    return where(adjust, add(rest, b), rest)
+
+
+remainder = mod
+
+
+def fmod(x: ArrayLike, y: ArrayLike) -> Value:
+    """The remainder of truncated division: it has the sign of `x`."""
+    return bind("stablehlo.remainder", *_numbers(x, y))
+
+
+def divmod(x: ArrayLike, y: ArrayLike) -> tuple[Value, Value]:
+    """`(floor_divide(x, y), mod(x, y))`."""
+    return floor_divide(x, y), mod(x, y)
+
+
+def _numbers(x, y) -> list[Value]:
+    """Operands in a common type with arithmetic: booleans become i32."""
+    dtype = result_type(x, y, 0)
+    return operands(x, y, dtype=dtype)
+
+
+_MULTIPLIED_POWERS = 16
+
+
+def power(x: ArrayLike, y: ArrayLike) -> Value:
+    """x ** y. A small Python int as exponent is multiplied out."""
+    if isinstance(y, int) and not isinstance(y, bool) and weak_kind(x) is None:
+        base = to_dtype(x, result_type(x, y))
+        if 0 <= y <= _MULTIPLIED_POWERS or (y < 0 and dtype_of(base).is_inexact
+                                            and -y <= _MULTIPLIED_POWERS):
+            return _integer_power(base, y)
+    return bind("stablehlo.power", *_numbers(x, y))
+
+
+def _integer_power(x: Value, n: int) -> Value:
+    if n < 0:
+        return divide(1, _integer_power(x, -n))
+    result, square_ = None, x
+    while n:
+        if n & 1:
+            result = square_ if result is None else bind("stablehlo.multiply", result, square_)
+        n >>= 1
+        if n:
+            square_ = bind("stablehlo.multiply", square_, square_)
+    return broadcast_to(to_dtype(1, dtype_of(x)), x.shape) if result is None else result
+
+
+float_power = power
+
+
+# -- elementary functions that are compositions ---------------------------------------------------
+
+def exp2(x: ArrayLike) -> Value:
+    """2**x."""
+    return power(2.0, floating(x))
+
+
+def log2(x: ArrayLike) -> Value:
+    """Base-2 logarithm."""
+    return log(x) * (1 / math.log(2))
+
+
+def log10(x: ArrayLike) -> Value:
+    """Base-10 logarithm."""
+    return log(x) * (1 / math.log(10))
+
+
+def arctan2(y: ArrayLike, x: ArrayLike) -> Value:
+    """The angle of the point (x, y) in radians, in [-pi, pi]."""
+    dtype = result_type(x, y, 0.0)
+    return bind("stablehlo.atan2", *operands(y, x, dtype=dtype))
+
+
+def arctan(x: ArrayLike) -> Value:
+    """Inverse tangent in radians."""
+    return arctan2(x, 1.0)
+
+
+def arcsin(x: ArrayLike) -> Value:
+    """Inverse sine in radians; NaN outside [-1, 1]."""
+    x = floating(x)
+    return 2 * arctan2(x, 1 + sqrt((1 - x) * (1 + x)))
+
+
+def arccos(x: ArrayLike) -> Value:
+    """Inverse cosine in radians; NaN outside [-1, 1]."""
+    x = floating(x)
+    return 2 * arctan2(sqrt(1 - x), sqrt(1 + x))
+
+
+def sinh(x: ArrayLike) -> Value:
+    """Hyperbolic sine."""
+    x = floating(x)
+    small = expm1(absolute(x))
+    near = 0.5 * (small + small / (small + 1))
+    # exp(x - log 2) does not overflow where sinh(x) is finite.
+    far = exp(absolute(x) - math.log(2))
+    return where(less(x, 0), -1, 1) * where(less(absolute(x), 20), near, far)
+
+
+def cosh(x: ArrayLike) -> Value:
+    """Hyperbolic cosine."""
+    x = absolute(floating(x))
+    return exp(x - math.log(2)) + exp(-x - math.log(2))
+
+
+def arcsinh(x: ArrayLike) -> Value:
+    """Inverse hyperbolic sine."""
+    x = floating(x)
+    size = absolute(x)
+    limit = 1e4 if dtype_of(x) is not F16 else 100.0
+    squared = square(minimum(size, limit))
+    near = log1p(size + squared / (1 + sqrt(squared + 1)))
+    result = where(less(size, limit), near, log(size) + math.log(2))
+    return where(equal(x, 0), x, sign(x) * result)
+
+
+def arccosh(x: ArrayLike) -> Value:
+    """Inverse hyperbolic cosine; NaN below 1."""
+    x = floating(x)
+    limit = 1e4 if dtype_of(x) is not F16 else 100.0
+    near = minimum(x, limit) - 1
+    return where(less(x, limit), log1p(near + sqrt(near * (near + 2))), log(x) + math.log(2))
+
+
+def arctanh(x: ArrayLike) -> Value:
+    """Inverse hyperbolic tangent; NaN outside [-1, 1]."""
+    x = floating(x)
+    return 0.5 * (log1p(x) - log1p(-x))
+
+
+acos, asin, atan, atan2 = arccos, arcsin, arctan, arctan2
+acosh, asinh, atanh = arccosh, arcsinh, arctanh
+
+
+def erfc(x: ArrayLike) -> Value:
+    """1 - erf(x)."""
+    return 1 - erf(x)
+
+
+# Giles, "Approximating the erfinv function" (2010): f32 coefficients, central and tail.
+_ERFINV_CENTRAL = (2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087,
+                   -0.00125372503, -0.00417768164, 0.246640727, 1.50140941)
+_ERFINV_TAIL = (-0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773,
+                -0.0076224613, 0.00943887047, 1.00167406, 2.83297682)
+
+
+def erf_inv(x: ArrayLike) -> Value:
+    """Inverse error function: +-inf at +-1, NaN outside [-1, 1]."""
+    x = floating(x)
+    dtype = dtype_of(x)
+    if dtype in (F16, BF16):
+        return convert(erf_inv(convert(x, F32)), dtype)
+    w = -log1p(-(x * x))
+    central = less(w, 5.0)
+    at = where(central, w - 2.5, sqrt(maximum(w, 5.0)) - 3.0)
+    p = where(central, _ERFINV_CENTRAL[0], _ERFINV_TAIL[0])
+    for c, t in zip(_ERFINV_CENTRAL[1:], _ERFINV_TAIL[1:], strict=True):
+        p = where(central, c, t) + p * at
+    edge = equal(absolute(x), 1)
+    result = where(edge, x * math.inf, p * x)
+    if dtype is F64:
+        # The polynomials give 24 bits; Newton's step on erf squares the error, twice for safety.
+        inside = where(less(absolute(x), 1), result, 0.0)
+        for _ in range(2):
+            slope = exp(-inside * inside) * (2 / math.sqrt(math.pi))
+            inside = inside - (erf(inside) - x) / slope
+        result = where(less(absolute(x), 1), inside, result)
+    return result
+
+
+erfinv = erf_inv
+
+
+def logaddexp(x: ArrayLike, y: ArrayLike) -> Value:
+    """log(e**x + e**y) without overflow."""
+    a, b = operands(x, y, dtype=result_type(x, y, 0.0))
+    difference = a - b
+    # The difference is NaN for equal infinities: their sum is right.
+    return where(isnan(difference), a + b, maximum(a, b) + log1p(exp(-absolute(difference))))
+
+
+def logaddexp2(x: ArrayLike, y: ArrayLike) -> Value:
+    """log2(2**x + 2**y) without overflow."""
+    log_2 = math.log(2)
+    return logaddexp(multiply(x, log_2), multiply(y, log_2)) * (1 / log_2)
+
+
+def hypot(x: ArrayLike, y: ArrayLike) -> Value:
+    """sqrt(x*x + y*y) without overflow."""
+    a, b = (absolute(v) for v in operands(x, y, dtype=result_type(x, y, 0.0)))
+    large, small = maximum(a, b), minimum(a, b)
+    ratio = small / where(equal(large, 0), 1, large)
+    result = large * sqrt(1 + ratio * ratio)
+    return where(logical_or(isinf(a), isinf(b)), math.inf, result)
+
+
+def sinc(x: ArrayLike) -> Value:
+    """sin(pi x) / (pi x), 1 at 0."""
+    x = floating(x) * math.pi
+    zero = equal(x, 0)
+    return where(zero, 1, sin(x) / where(zero, 1, x))
+
+
+def heaviside(x: ArrayLike, y: ArrayLike) -> Value:
+    """0 below zero, `y` at zero, 1 above."""
+    a, b = operands(x, y, dtype=result_type(x, y, 0.0))
+    return where(equal(a, 0), b, where(isnan(a), a, convert(greater(a, 0), dtype_of(a))))
+
+
+def fmax(x: ArrayLike, y: ArrayLike) -> Value:
+    """The larger of x and y, ignoring a NaN."""
+    a, b = operands(x, y)
+    return where(logical_or(greater_equal(a, b), isnan(b)), a, b)
+
+
+def fmin(x: ArrayLike, y: ArrayLike) -> Value:
+    """The smaller of x and y, ignoring a NaN."""
+    a, b = operands(x, y)
+    return where(logical_or(less_equal(a, b), isnan(b)), a, b)
+
+
+def copysign(x: ArrayLike, y: ArrayLike) -> Value:
+    """The magnitude of `x` with the sign of `y`."""
+    a, b = operands(x, y, dtype=result_type(x, y, 0.0))
+    return where(signbit(b), -absolute(a), absolute(a))
+
+
+def signbit(x: ArrayLike) -> Value:
+    """True where the sign bit is set (also for -0.0)."""
+    x = asarray(x)
+    dtype = dtype_of(x)
+    if not dtype.is_float:
+        return less(x, 0)
+    bits = dtype_argument(f"int{dtype.bits}")
+    return less(bind("stablehlo.bitcast_convert", x, dtype=bits), 0)
+
+
+def deg2rad(x: ArrayLike) -> Value:
+    """Degrees to radians."""
+    return floating(x) * (math.pi / 180)
+
+
+def rad2deg(x: ArrayLike) -> Value:
+    """Radians to degrees."""
+    return floating(x) * (180 / math.pi)
+
+
+radians, degrees = deg2rad, rad2deg
+
+
+def round(x: ArrayLike, decimals: int = 0) -> Value:
+    """`x` rounded to `decimals`, ties to even; integers keep their type."""
+    x = asarray(x)
+    dtype = dtype_of(x)
+    if decimals == 0:
+        return rint(x)
+    scale = 10.0 ** decimals
+    if not dtype.is_inexact:
+        return x if decimals > 0 else convert(rint(convert(x, F64) * scale) / scale, dtype)
+    if dtype.bits == 16:
+        return convert(round(convert(x, F32), decimals), dtype)
+    return rint(x * scale) / scale
+
+
+around = round
+
+
+def trunc(x: ArrayLike) -> Value:
+    """`x` without its fraction."""
+    x = asarray(x)
+    return where(less(x, 0), ceil(x), floor(x)) if dtype_of(x).is_inexact else x
+
+
+fix = trunc
+
+
+# -- logic ----------------------------------------------------------------------------------------
+
+def truth(x: ArrayLike) -> Value:
+    """`x` as booleans: x != 0."""
+    return convert(asarray(x), I1)
+
+
+def _logical(name: str, op: str, doc: str) -> Binary:
+    def function(x, y):
+        a, b = truth(x), truth(y)
+        return bind(op, *operands(a, b))
+
+    return _named(function, name, doc)
+
+
+logical_and = _logical("logical_and", "stablehlo.and", "x and y as booleans.")
+logical_or = _logical("logical_or", "stablehlo.or", "x or y as booleans.")
+logical_xor = _logical("logical_xor", "stablehlo.xor", "Exactly one of x and y.")
+
+
+def logical_not(x: ArrayLike) -> Value:
+    """not x."""
+    return bind("stablehlo.not", truth(x))
+
+
+def isnan(x: ArrayLike) -> Value:
+    """True where x is not a number."""
+    x = asarray(x)
+    return bind("stablehlo.compare", x, x, comparison_direction="NE")
+
+
+def isfinite(x: ArrayLike) -> Value:
+    """True where x is neither infinite nor NaN."""
+    x = asarray(x)
+    if not dtype_of(x).is_inexact:
+        return broadcast_to(True, x.shape)
+    return bind("stablehlo.is_finite", x)
+
+
+def isinf(x: ArrayLike) -> Value:
+    """True where x is plus or minus infinity."""
+    x = asarray(x)
+    if not dtype_of(x).is_inexact:
+        return broadcast_to(False, x.shape)
+    return equal(absolute(x), math.inf)
+
+
+def isposinf(x: ArrayLike) -> Value:
+    """True where x is plus infinity."""
+    return logical_and(isinf(x), greater(x, 0))
+
+
+def isneginf(x: ArrayLike) -> Value:
+    """True where x is minus infinity."""
+    return logical_and(isinf(x), less(x, 0))
+
+
+def isclose(x: ArrayLike, y: ArrayLike, rtol: float = 1e-5, atol: float = 1e-8,
+            equal_nan: bool = False) -> Value:
+    """|x - y| <= atol + rtol * |y|."""
+    a, b = operands(x, y, dtype=result_type(x, y, 0.0))
+    near = less_equal(absolute(a - b), atol + rtol * absolute(b))
+    both = logical_and(isfinite(a), isfinite(b))
+    result = where(both, near, equal(a, b))
+    return logical_or(result, logical_and(isnan(a), isnan(b))) if equal_nan else result
+
+
+def where(condition: ArrayLike, x: ArrayLike | None = None, y: ArrayLike | None = None):
+    """`x` where `condition`, else `y`. With one argument: `nonzero(condition)` (eager only)."""
+    if x is None and y is None:
+        from .sorting import nonzero
+
+        return nonzero(condition)
+    if x is None or y is None:
+        raise OpError("where takes one or three arguments", user_location())
+    condition = truth(condition)
+    dtype = result_type(x, y)
+    on_true, on_false = to_dtype(x, dtype), to_dtype(y, dtype)
+    shape = broadcast_shapes(condition.shape, on_true.shape, on_false.shape)
+    if condition.shape:
+        condition = broadcast_to(condition, shape)
+    return bind("stablehlo.select", condition, broadcast_to(on_true, shape),
+                broadcast_to(on_false, shape))
+
+
+def clip(x: ArrayLike, min: ArrayLike | None = None, max: ArrayLike | None = None) -> Value:
+    """`x` limited to [min, max]; a bound may be None or an array."""
+    bounds = [b for b in (min, max) if b is not None]
+    dtype = result_type(x, *bounds)
+    x = to_dtype(x, dtype)
+    low, high = (None if b is None else to_dtype(b, dtype) for b in (min, max))
+    if low is not None and high is not None and not low.shape and not high.shape:
+        return bind("stablehlo.clamp", low, x, high)
+    x = x if low is None else maximum(x, low)
+    return x if high is None else minimum(x, high)
+
+
+def nan_to_num(x: ArrayLike, copy: bool = True, nan: float = 0.0, posinf: float | None = None,
+               neginf: float | None = None) -> Value:
+    """`x` with NaN replaced by `nan` and infinities by the largest finite numbers."""
+    x = asarray(x)
+    dtype = dtype_of(x)
+    if not dtype.is_inexact:
+        return x
+    largest = largest_of(dtype)
+    x = where(isnan(x), nan, x)
+    x = where(equal(x, math.inf), largest if posinf is None else posinf, x)
+    return where(equal(x, -math.inf), -largest if neginf is None else neginf, x)
+
+
+def largest_of(dtype: DType) -> float:
+    """The largest finite number of a float type."""
+    import ml_dtypes
+
+    return float(ml_dtypes.finfo(dtype.numpy).max)
+
+
+def real(x: ArrayLike) -> Value:
+    """The real part."""
+    x = asarray(x)
+    return bind("stablehlo.real", x) if dtype_of(x).kind == "complex" else x
+
+
+def imag(x: ArrayLike) -> Value:
+    """The imaginary part."""
+    x = asarray(x)
+    if dtype_of(x).kind == "complex":
+        return bind("stablehlo.imag", x)
+    return broadcast_to(Array(np.zeros((), x.dtype)), x.shape)
+
+
+def conjugate(x: ArrayLike) -> Value:
+    """The complex conjugate."""
+    x = asarray(x)
+    if dtype_of(x).kind != "complex":
+        return x
+    return bind("stablehlo.complex", real(x), -imag(x))
+
+
+conj = conjugate

@@ -1,0 +1,535 @@
+"""Indexing: `x[...]`, `x.at[...].set`, take, gather and scatter along axes, dynamic slices.
+
+A key is split into a *basic* part (ints, slices, None, traced scalars: slice, reverse, reshape,
+dynamic_slice) and an *advanced* part (integer arrays: gather). Negative indices count from the end;
+run-time indices out of bounds are clamped when reading and dropped when writing, as in XLA.
+Boolean masks change the shape of the result, so they must be concrete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import OpError, UnsupportedError, user_location
+from ..ir.core import TensorType
+from ..ir.dims import Dim, Extent
+from ..ir.dtypes import I1, I32
+from ..ir.structs import GatherDimensionNumbers, ScatterDimensionNumbers
+from ..ops import indexing as _indexing  # noqa: F401  (declares the ops)
+from ..ops.reduction import reducer
+from ..trace.core import Array, Tracer, bind, current_graph, trace_region
+from . import elementwise as el
+from .promote import (
+    ArrayLike, Value, asarray, broadcast_shapes, broadcast_to, convert, dtype_of, extent_value,
+    normalize_axis, shape_text, to_dtype,
+)
+
+
+def is_concrete(x: Any) -> bool:
+    """True for a concrete array outside of any trace, where NumPy may be called directly."""
+    return isinstance(x, Array) and current_graph() is None
+
+
+# -- gather and scatter along axes ----------------------------------------------------------------
+
+def _from_front(index: Value, x: Value, axis: int) -> Value:
+    """`index` with negative entries counted from the end of `axis`, never narrower than i32."""
+    dtype = dtype_of(index)
+    if not dtype.is_integer:
+        raise OpError(f"an index must hold integers, got {dtype}", user_location())
+    if dtype.bits < 32:
+        index = convert(index, I32)
+    if dtype.kind == "uint":
+        return index
+    if isinstance(index, Array) and not (index._data < 0).any():
+        return index
+    extent = x.shape[axis]
+    size = extent if isinstance(extent, int) else bind(
+        "stablehlo.get_dimension_size", x, dimension=axis)
+    return el.where(el.less(index, 0), el.add(index, to_dtype(size, dtype_of(index))), index)
+
+
+def _start_indices(x: Value, index: Mapping[int, Value]) -> tuple[Value, tuple[Extent, ...]]:
+    """Index arrays per axis as one array of index vectors, and their common shape."""
+    from .manipulation import expand_dims
+    from .promote import unify
+
+    axes = sorted(index)
+    parts = unify(*(_from_front(index[a], x, a) for a in axes))
+    shape = broadcast_shapes(*(p.shape for p in parts))
+    parts = [broadcast_to(p, shape) for p in parts]
+    if len(parts) == 1:
+        return parts[0], shape
+    rank = len(shape)
+    vectors = bind("stablehlo.concatenate", *(expand_dims(p, rank) for p in parts),
+                   dimension=rank)
+    return vectors, shape
+
+
+def gather_elements(x: Value, index: Mapping[int, Value], position: int) -> Value:
+    """`x` read at integer arrays for some axes (axis -> array, broadcast together).
+
+    The dims of the arrays take the place `position` among the remaining dims of `x`.
+    """
+    starts, shape = _start_indices(x, index)
+    axes = tuple(sorted(index))
+    rank = len(x.shape) - len(axes) + len(shape)
+    batch = range(position, position + len(shape))
+    numbers = GatherDimensionNumbers(
+        offset_dims=tuple(d for d in range(rank) if d not in batch), collapsed_slice_dims=axes,
+        start_index_map=axes, index_vector_dim=len(shape))
+    sizes = tuple(1 if d in axes else e for d, e in enumerate(x.shape))
+    return bind("stablehlo.gather", x, starts, dimension_numbers=numbers, slice_sizes=sizes)
+
+
+def _overwrite(dtype) -> Any:
+    scalar = TensorType((), dtype)
+    return trace_region(lambda old, new: [new], [scalar, scalar])
+
+
+def scatter_elements(x: Value, index: Mapping[int, Value], position: int, updates: ArrayLike,
+                     kind: str | None) -> Value:
+    """`x` with `updates` combined into what `gather_elements` reads; `kind` None overwrites.
+
+    `updates` is broadcast to the shape `gather_elements(x, index, position)` has.
+    """
+    starts, shape = _start_indices(x, index)
+    axes = tuple(sorted(index))
+    rest = [e for d, e in enumerate(x.shape) if d not in axes]
+    full = (*rest[:position], *shape, *rest[position:])
+    batch = range(position, position + len(shape))
+    dtype = dtype_of(x)
+    numbers = ScatterDimensionNumbers(
+        update_window_dims=tuple(d for d in range(len(full)) if d not in batch),
+        inserted_window_dims=axes, scatter_dims_to_operand_dims=axes,
+        index_vector_dim=len(shape))
+    return bind("stablehlo.scatter", x, starts, broadcast_to(to_dtype(updates, dtype), full),
+                scatter_dimension_numbers=numbers,
+                regions=[_overwrite(dtype) if kind is None else reducer(kind, dtype)])
+
+
+def take(x: ArrayLike, indices: ArrayLike, axis: int | None = None, mode: str | None = None,
+         fill_value=None) -> Value:
+    """The slices of `x` at `indices` along `axis` (of the flattened array by default).
+
+    `mode`: None or "clip" clamps indices that are out of bounds, "wrap" takes them modulo the size,
+    "fill" gives `fill_value` (NaN for floats) there.
+    """
+    x, indices = asarray(x), asarray(indices)
+    if axis is None:
+        from .manipulation import ravel
+
+        x, axis = ravel(x), 0
+    axis = normalize_axis(axis, len(x.shape))
+    if mode == "wrap":
+        indices = el.mod(indices, _size_of(x, axis))
+    result = gather_elements(x, {axis: indices}, axis)
+    if mode != "fill":
+        return result
+    size = _size_of(x, axis)
+    inside = el.logical_and(el.greater_equal(indices, -size if isinstance(size, int)
+                                             else el.negative(size)), el.less(indices, size))
+    shape = (1,) * axis + indices.shape + (1,) * (len(x.shape) - axis - 1)
+    fill = fill_value if fill_value is not None else (
+        np.nan if dtype_of(x).is_inexact else np.iinfo(dtype_of(x).numpy).min)
+    return el.where(bind("stablehlo.reshape", inside, shape=shape), result, fill)
+
+
+def _size_of(x: Value, axis: int):
+    extent = x.shape[axis]
+    if isinstance(extent, int):
+        return extent
+    return bind("stablehlo.get_dimension_size", x, dimension=axis)
+
+
+def _aligned(x: Value, indices: Value, axis: int) -> tuple[Value, Value]:
+    """`x` and `indices` broadcast to equal extents everywhere but along `axis`."""
+    if len(x.shape) != len(indices.shape):
+        raise OpError(f"indices of shape {shape_text(indices.shape)} need as many dims as the array"
+                      f" of shape {shape_text(x.shape)}", user_location())
+    first = tuple(1 if d == axis else e for d, e in enumerate(x.shape))
+    second = tuple(1 if d == axis else e for d, e in enumerate(indices.shape))
+    common = broadcast_shapes(first, second)
+
+    def full(v):
+        return tuple(v.shape[axis] if d == axis else e for d, e in enumerate(common))
+
+    return broadcast_to(x, full(x)), broadcast_to(indices, full(indices))
+
+
+def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int | None = -1) -> Value:
+    """x[..., indices[..., i, ...], ...]: one element of `x` along `axis` per index."""
+    x, indices = asarray(x), asarray(indices)
+    if axis is None:
+        from .manipulation import ravel
+
+        x, indices, axis = ravel(x), ravel(indices), 0
+    axis = normalize_axis(axis, len(x.shape))
+    x, indices = _aligned(x, indices, axis)
+    others = tuple(d for d in range(len(x.shape)) if d != axis)
+    numbers = GatherDimensionNumbers(
+        collapsed_slice_dims=(axis,), operand_batching_dims=others,
+        start_indices_batching_dims=others, start_index_map=(axis,),
+        index_vector_dim=len(x.shape))
+    return bind("stablehlo.gather", x, _from_front(indices, x, axis), dimension_numbers=numbers,
+                slice_sizes=(1,) * len(x.shape))
+
+
+def put_along_axis(x: ArrayLike, indices: ArrayLike, values: ArrayLike, axis: int = -1) -> Value:
+    """`x` with `values` written where `take_along_axis` would read."""
+    x, indices = asarray(x), asarray(indices)
+    axis = normalize_axis(axis, len(x.shape))
+    x, indices = _aligned(x, indices, axis)
+    others = tuple(d for d in range(len(x.shape)) if d != axis)
+    numbers = ScatterDimensionNumbers(
+        inserted_window_dims=(axis,), input_batching_dims=others,
+        scatter_indices_batching_dims=others, scatter_dims_to_operand_dims=(axis,),
+        index_vector_dim=len(x.shape))
+    updates = broadcast_to(to_dtype(values, dtype_of(x)), indices.shape)
+    return bind("stablehlo.scatter", x, _from_front(indices, x, axis), updates,
+                scatter_dimension_numbers=numbers, regions=[_overwrite(dtype_of(x))])
+
+
+def dynamic_slice(x: ArrayLike, starts: Sequence[ArrayLike], sizes: Sequence[Extent]) -> Value:
+    """The window of `sizes` at run-time `starts` (one per dim), moved into bounds if necessary."""
+    x = asarray(x)
+    if isinstance(starts, (Array, Tracer)) and starts.shape:
+        starts = [starts[i] for i in range(len(x.shape))]
+    return bind("stablehlo.dynamic_slice", x, *_scalars(starts), slice_sizes=tuple(sizes))
+
+
+def dynamic_update_slice(x: ArrayLike, update: ArrayLike, starts: Sequence[ArrayLike]) -> Value:
+    """`x` with the window at run-time `starts` (one per dim) replaced by `update`."""
+    x = asarray(x)
+    if isinstance(starts, (Array, Tracer)) and starts.shape:
+        starts = [starts[i] for i in range(len(x.shape))]
+    return bind("stablehlo.dynamic_update_slice", x, to_dtype(update, dtype_of(x)),
+                *_scalars(starts))
+
+
+def _scalars(starts) -> list[Value]:
+    """Start indices as integer scalars of one type."""
+    from .promote import unify
+
+    return [s if not s.shape else bind("stablehlo.reshape", s, shape=())
+            for s in unify(*(asarray(s) for s in starts))] if len(starts) else []
+
+
+# -- keys -----------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class BasicKey:
+    """Per dim of the operand: start, limit, stride (negative: reversed), whether an int dropped
+    it; and where the result gets new dims of size 1. A start may be a traced scalar (width 1)."""
+
+    starts: tuple[Any, ...]
+    limits: tuple[Any, ...]
+    strides: tuple[int, ...]
+    dropped: tuple[bool, ...]
+    new_dims: tuple[int, ...]
+
+
+def _expand(key: Any, rank: int) -> list[Any]:
+    """The key as a list with one entry per dim (and the Nones), without Ellipsis."""
+    items = list(key) if isinstance(key, tuple) else [key]
+    items = [asarray(i) if isinstance(i, (list, np.ndarray)) else i for i in items]
+    used = sum(_dims_of(i) for i in items)
+    dots = [n for n, i in enumerate(items) if i is Ellipsis]
+    if len(dots) > 1:
+        raise IndexError("an index may contain only one `...`")
+    if used > rank:
+        raise IndexError(f"too many indices: {used} for an array of {rank} dims")
+    fill = [slice(None)] * (rank - used)
+    if dots:
+        items[dots[0]:dots[0] + 1] = fill
+    else:
+        items += fill
+    return items
+
+
+def _dims_of(item: Any) -> int:
+    if item is None or item is Ellipsis:
+        return 0
+    if isinstance(item, (bool, np.bool_)):
+        raise UnsupportedError("a Python bool as an index is not supported; use where or reshape",
+                               user_location())
+    if isinstance(item, (Array, Tracer)) and dtype_of(item) is I1:
+        return len(item.shape)
+    return 1
+
+
+def _unmask(items: list[Any]) -> list[Any]:
+    """Boolean masks as the integer arrays NumPy's `nonzero` gives."""
+    result: list[Any] = []
+    for item in items:
+        if isinstance(item, (Array, Tracer)) and dtype_of(item) is I1:
+            if isinstance(item, Tracer):
+                raise UnsupportedError(
+                    "indexing with a traced boolean mask gives a shape that depends on values; use"
+                    " where(mask, x, fill) instead", user_location())
+            result += [Array(i.astype(np.int32)) for i in np.nonzero(item._data)]
+        else:
+            result.append(item)
+    return result
+
+
+def _is_scalar_index(item: Any) -> bool:
+    return isinstance(item, (int, np.integer, Dim)) or (
+        isinstance(item, (Array, Tracer)) and not item.shape)
+
+
+def _is_advanced(item: Any) -> bool:
+    return isinstance(item, (Array, Tracer)) and bool(item.shape)
+
+
+def _bound(value: Any) -> Any:
+    if value is None or isinstance(value, Dim):
+        return value
+    return value.__index__()
+
+
+def _slice_bounds(item: slice, extent: Extent) -> tuple[Extent, Extent, int]:
+    start, stop, step = _bound(item.start), _bound(item.stop), _bound(item.step) or 1
+    if isinstance(extent, int) and not isinstance(start, Dim) and not isinstance(stop, Dim):
+        low, high, step = slice(start, stop, step).indices(extent)
+        if step > 0:
+            return low, max(low, high), step
+        count = max(0, -((high - low) // -step))
+        last = low + (count - 1) * step
+        return (last, low + 1, step) if count else (0, 0, step)
+    if step < 0 and (start is not None or stop is not None):
+        raise UnsupportedError(f"a reversed slice with bounds along the symbolic dim `{extent}`",
+                               user_location())
+    low = _from_end(start, extent, 0)
+    high = _from_end(stop, extent, extent)
+    if high != extent and high > extent:
+        high = extent
+    return low, high, step
+
+
+def _from_end(bound: Any, extent: Extent, default: Extent) -> Extent:
+    if bound is None:
+        return default
+    return bound if isinstance(bound, Dim) or bound >= 0 else bound + extent
+
+
+def _basic(items: Sequence[Any], shape: Sequence[Extent]) -> BasicKey:
+    """The basic part of an expanded key; advanced entries take their whole dim."""
+    starts, limits, strides, dropped, new_dims = [], [], [], [], []
+    place = 0
+    extents = iter(shape)
+    for item in items:
+        if item is None:
+            new_dims.append(place)
+            place += 1
+            continue
+        extent = next(extents)
+        drop = _is_scalar_index(item)
+        if drop:
+            start = _scalar_start(item, extent)
+            bounds = (start, start + 1 if not isinstance(start, Tracer) else None, 1)
+        elif isinstance(item, slice):
+            bounds = _slice_bounds(item, extent)
+        elif _is_advanced(item):
+            bounds = (0, extent, 1)
+        else:
+            raise IndexError(f"an index is an int, a slice, None, ... or an integer array, not"
+                             f" {item!r}")
+        place += 0 if drop else 1
+        for column, value in zip((starts, limits, strides, dropped), (*bounds, drop), strict=True):
+            column.append(value)
+    return BasicKey(tuple(starts), tuple(limits), tuple(strides), tuple(dropped), tuple(new_dims))
+
+
+def _scalar_start(item: Any, extent: Extent) -> Any:
+    if isinstance(item, Tracer):
+        return item
+    i = item if isinstance(item, Dim) else item.__index__()
+    if isinstance(extent, int) and isinstance(i, int) and not -extent <= i < extent:
+        raise IndexError(f"index {i} is outside an axis of {extent}")
+    return i if isinstance(i, Dim) or i >= 0 else i + extent
+
+
+def _read_basic(x: Value, key: BasicKey) -> Value:
+    if any(isinstance(s, Tracer) for s in key.starts):
+        x, key = _read_dynamic(x, key)
+    forward = tuple(abs(s) for s in key.strides)
+    if any(s != 0 or e != x.shape[d] or forward[d] != 1
+           for d, (s, e) in enumerate(zip(key.starts, key.limits, strict=True))):
+        starts = key.starts
+        limits = key.limits
+        x = bind("stablehlo.slice", x, start_indices=starts, limit_indices=limits,
+                 strides=forward)
+    backward = tuple(d for d, s in enumerate(key.strides) if s < 0)
+    if backward:
+        x = bind("stablehlo.reverse", x, dimensions=backward)
+    shape = _result_shape(x.shape, key)
+    return x if shape == x.shape else bind("stablehlo.reshape", x, shape=shape)
+
+
+def _result_shape(sliced: Sequence[Extent], key: BasicKey) -> tuple[Extent, ...]:
+    shape = [e for e, drop in zip(sliced, key.dropped, strict=True) if not drop]
+    for d in key.new_dims:
+        shape.insert(d, 1)
+    return tuple(shape)
+
+
+def _read_dynamic(x: Value, key: BasicKey) -> tuple[Value, BasicKey]:
+    """Read the dims with traced starts; returns what is left to do."""
+    starts = [_from_front(s, x, d) if isinstance(s, Tracer) else 0
+              for d, s in enumerate(key.starts)]
+    sizes = [1 if isinstance(s, Tracer) else e for s, e in zip(key.starts, x.shape, strict=True)]
+    x = dynamic_slice(x, starts, sizes)
+    rest = [(0, 1) if isinstance(s, Tracer) else (s, e)
+            for s, e in zip(key.starts, key.limits, strict=True)]
+    return x, BasicKey(tuple(r[0] for r in rest), tuple(r[1] for r in rest), key.strides,
+                       key.dropped, key.new_dims)
+
+
+def _split(key: Any, shape: Sequence[Extent]) -> tuple[list[Any], dict[int, Value], int]:
+    """The basic part of a key, the advanced index arrays by dim of its result, and the position
+    their dims take in the final result (NumPy: in place if adjacent, else first)."""
+    items = _unmask(_expand(key, len(shape)))
+    if not any(_is_advanced(i) for i in items):
+        return items, {}, 0
+    basic, index, places = [], {}, []
+    dim = 0
+    for item in items:
+        if _is_advanced(item) or _is_scalar_index(item):
+            # Next to arrays an int is an index array too: it decides where the dims go.
+            index[dim] = asarray(item)
+            places.append(dim)
+            item = slice(None)
+        basic.append(item)
+        dim += 1
+    adjacent = places == list(range(places[0], places[0] + len(places)))
+    return basic, index, places[0] if adjacent else 0
+
+
+def getitem(x: Value, key: Any) -> Value:
+    """`x[key]` under NumPy's rules, for ints, slices, None, `...`, integer arrays, masks."""
+    if is_concrete(x):
+        plain = _numpy_key(key)
+        if plain is not None:
+            return Array(np.asarray(x._data[plain]))
+    basic, index, position = _split(key, x.shape)
+    result = _read_basic(x, _basic(basic, x.shape))
+    return gather_elements(result, index, position) if index else result
+
+
+def _numpy_key(key: Any) -> Any:
+    """The key with arrays as NumPy arrays; None when it holds a Dim or a tracer."""
+    items = key if isinstance(key, tuple) else (key,)
+    if any(isinstance(i, (Tracer, Dim)) for i in items):
+        return None
+    return tuple(i._data if isinstance(i, Array) else i for i in items)
+
+
+# -- updates --------------------------------------------------------------------------------------
+
+class At:
+    """`x.at[key].set(v)` and friends: a copy of `x` with the elements at `key` changed."""
+
+    def __init__(self, x: ArrayLike):
+        self.x = asarray(x)
+
+    def __getitem__(self, key: Any) -> "Update":
+        return Update(self.x, key)
+
+
+@dataclass(frozen=True)
+class Update:
+    """The elements of `x` at `key`; see `At`. Repeated indices combine (`set`: one of them wins)."""
+
+    x: Value
+    key: Any
+
+    def get(self) -> Value:
+        """`x[key]`."""
+        return getitem(self.x, self.key)
+
+    def set(self, values: ArrayLike) -> Value:
+        """Replace the elements."""
+        return self._apply(None, values)
+
+    def add(self, values: ArrayLike) -> Value:
+        """Add to the elements."""
+        return self._apply("add", values)
+
+    def subtract(self, values: ArrayLike) -> Value:
+        """Subtract from the elements."""
+        return self._apply("add", el.negative(values))
+
+    def multiply(self, values: ArrayLike) -> Value:
+        """Multiply the elements."""
+        return self._apply("multiply", values)
+
+    mul = multiply
+
+    def max(self, values: ArrayLike) -> Value:
+        """The larger of element and value."""
+        return self._apply("maximum", values)
+
+    def min(self, values: ArrayLike) -> Value:
+        """The smaller of element and value."""
+        return self._apply("minimum", values)
+
+    def _apply(self, kind: str | None, values: ArrayLike) -> Value:
+        x = self.x
+        mask = asarray(self.key) if isinstance(self.key, (Array, Tracer, np.ndarray)) else None
+        if mask is not None and dtype_of(mask) is I1 and not np.shape(values):
+            wide = mask.shape + (1,) * (len(x.shape) - len(mask.shape))
+            mask = bind("stablehlo.reshape", mask, shape=wide)
+            changed = values if kind is None else bind(
+                f"stablehlo.{kind}", x, broadcast_to(to_dtype(values, dtype_of(x)), x.shape))
+            return convert(el.where(mask, to_dtype(changed, dtype_of(x)), x), dtype_of(x))
+        basic, index, position = _split(self.key, x.shape)
+        key = _basic(basic, x.shape)
+        part = _read_basic(x, key)
+        if index:
+            part = scatter_elements(part, index, position, values, kind)
+        else:
+            new = broadcast_to(to_dtype(values, dtype_of(x)), part.shape)
+            part = new if kind is None else bind(f"stablehlo.{kind}", part, new)
+        return _write_basic(x, key, part)
+
+
+def _write_basic(x: Value, key: BasicKey, part: Value) -> Value:
+    """`x` with what `_read_basic(x, key)` reads replaced by `part`."""
+    sizes = []
+    for start, limit, stride in zip(key.starts, key.limits, key.strides, strict=True):
+        span = 1 if isinstance(start, Tracer) else limit - start
+        sizes.append(span if abs(stride) == 1 else -(-span // abs(stride)))
+    part = bind("stablehlo.reshape", part, shape=tuple(sizes))
+    if tuple(sizes) == x.shape and all(s == 1 for s in key.strides):
+        return part
+    if any(isinstance(n, int) and n == 0 for n in sizes):
+        return x
+    backward = tuple(d for d, s in enumerate(key.strides) if s < 0)
+    if backward:
+        part = bind("stablehlo.reverse", part, dimensions=backward)
+    if all(abs(s) == 1 for s in key.strides):
+        starts = [_from_front(s, x, d) if isinstance(s, Tracer) else extent_value(s)
+                  for d, s in enumerate(key.starts)]
+        return dynamic_update_slice(x, part, starts)
+    if any(isinstance(s, Tracer) for s in key.starts):
+        raise UnsupportedError("a traced index beside a strided slice in .at[...]; use two steps",
+                               user_location())
+    return el.where(_spread(broadcast_to(True, part.shape), key, x.shape),
+                    _spread(part, key, x.shape), x)
+
+
+def _spread(part: Value, key: BasicKey, shape: Sequence[Extent]) -> Value:
+    """`part` at its places in an otherwise zero array of `shape`."""
+    low, high, interior = [], [], []
+    for start, stride, size, extent in zip(key.starts, key.strides, part.shape, shape, strict=True):
+        step = abs(stride)
+        low.append(start)
+        high.append(extent - start - ((size - 1) * step + 1))
+        interior.append(step - 1)
+    return bind("stablehlo.pad", part, np.zeros((), part.dtype), edge_padding_low=tuple(low),
+                edge_padding_high=tuple(high), interior_padding=tuple(interior))

@@ -1,0 +1,111 @@
+"""Operators and methods of `Array` and `Tracer`: `x + y`, `x[...]`, `x.mean()`, `x.T`, `x.at[...]`.
+
+`trace.core.Operators` is their common base; the tables below are installed on it on import.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..ir.dims import Dim
+from ..trace.core import Array, Operators, Tracer
+from . import elementwise as el
+from . import indexing, linear, manipulation, reduction, sorting
+from .promote import asarray, convert, dtype_argument
+
+_OPERANDS = (Array, Tracer, Dim, np.ndarray, np.generic, int, float, complex, bool, list, tuple)
+
+_BINARY = {
+    "add": el.add, "sub": el.subtract, "mul": el.multiply, "truediv": el.divide,
+    "floordiv": el.floor_divide, "mod": el.mod, "pow": el.power, "matmul": linear.matmul,
+    "and": el.bitwise_and, "or": el.bitwise_or, "xor": el.bitwise_xor, "lshift": el.left_shift,
+    "rshift": el.right_shift, "divmod": el.divmod,
+    "lt": el.less, "le": el.less_equal, "gt": el.greater, "ge": el.greater_equal,
+    "eq": el.equal, "ne": el.not_equal,
+}
+_COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
+_UNARY = {"neg": el.negative, "pos": el.positive, "abs": el.absolute, "invert": el.invert}
+
+_METHODS = {
+    "transpose": lambda x, *axes: manipulation.transpose(
+        x, None if not axes or axes == (None,) else
+        axes[0] if isinstance(axes[0], (tuple, list)) else axes),
+    "reshape": manipulation.reshape, "ravel": manipulation.ravel, "flatten": manipulation.ravel,
+    "squeeze": manipulation.squeeze, "swapaxes": manipulation.swapaxes,
+    "repeat": manipulation.repeat, "diagonal": manipulation.diagonal,
+    "sum": reduction.sum, "prod": reduction.prod, "mean": reduction.mean, "var": reduction.var,
+    "std": reduction.std, "max": reduction.max, "min": reduction.min, "all": reduction.all,
+    "any": reduction.any, "argmax": reduction.argmax, "argmin": reduction.argmin,
+    "cumsum": reduction.cumsum, "cumprod": reduction.cumprod, "round": el.round, "clip": el.clip,
+    "conj": el.conj, "take": indexing.take, "dot": linear.dot, "sort": sorting.sort,
+    "argsort": sorting.argsort, "copy": asarray,
+}
+_PROPERTIES = {
+    "T": manipulation.transpose, "mT": lambda x: manipulation.swapaxes(x, -1, -2),
+    "real": el.real, "imag": el.imag, "at": indexing.At,
+    "itemsize": lambda x: x.dtype.itemsize,
+}
+
+
+def _binary(function):
+    def operator(self, other):
+        if not isinstance(other, _OPERANDS) and not hasattr(other, "__tfn_array__"):
+            return NotImplemented
+        return function(self, other)
+
+    return operator
+
+
+def _reflected(function):
+    def operator(self, other):
+        if not isinstance(other, _OPERANDS) and not hasattr(other, "__tfn_array__"):
+            return NotImplemented
+        return function(other, self)
+
+    return operator
+
+
+def _astype(self, dtype, copy: bool = False):
+    """This array with another element type."""
+    return convert(self, dtype_argument(dtype))
+
+
+def _iterate(self):
+    if not self.shape:
+        raise TypeError("a 0-d array cannot be iterated over")
+    return (self[i] for i in range(len(self)))
+
+
+def _hash(self):
+    return id(self)
+
+
+def _install() -> None:
+    for name, function in _BINARY.items():
+        setattr(Operators, f"__{name}__", _binary(function))
+        if name not in _COMPARISONS:
+            setattr(Operators, f"__r{name}__", _reflected(function))
+    for name, function in _UNARY.items():
+        setattr(Operators, f"__{name}__", lambda self, function=function: function(self))
+    for name, function in _METHODS.items():
+        setattr(Operators, name, _method(function, name))
+    for name, function in _PROPERTIES.items():
+        setattr(Operators, name, property(function))
+    Operators.astype = _astype
+    Operators.__getitem__ = indexing.getitem
+    Operators.__iter__ = _iterate
+    # Comparison is elementwise, so arrays hash by identity; both classes define neither otherwise.
+    Operators.__hash__ = _hash
+    Operators.__round__ = lambda self, decimals=0: el.round(self, decimals)
+
+
+def _method(function, name: str):
+    def method(self, *args, **kwargs):
+        return function(self, *args, **kwargs)
+
+    method.__name__ = name
+    method.__doc__ = function.__doc__
+    return method
+
+
+_install()

@@ -1,0 +1,387 @@
+"""Reductions over axes, and cumulative sums and products.
+
+Sums of booleans and small integers are i32 (u32 for unsigned ones); means are inexact. A mean over
+a symbolic dim divides by its run-time size.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..errors import OpError, user_location
+from ..ir.dims import Dim
+from ..ir.dtypes import C64, F32, I1, I32, UI32, DType
+from ..ops.reduction import arg_extreme, identity_of, reduce, reducer
+from ..trace.core import Array, bind, current_graph
+from ..trace.grad import stop_gradient
+from . import elementwise as el
+from .promote import (
+    ArrayLike, Value, asarray, convert, dtype_argument, dtype_of, float_type, floating,
+    normalize_axes, normalize_axis, to_dtype,
+)
+
+
+def _keep(x: Value, axes: tuple[int, ...], result: Value, keepdims: bool) -> Value:
+    if not keepdims or not axes:
+        return result
+    shape = tuple(1 if d in axes else e for d, e in enumerate(x.shape))
+    return bind("stablehlo.reshape", result, shape=shape)
+
+
+def _reduce(x: Value, axis, keepdims: bool, kind: str) -> Value:
+    axes = normalize_axes(axis, len(x.shape))
+    return _keep(x, axes, reduce(x, axes, kind), keepdims)
+
+
+def _masked(x: Value, where, kind: str) -> Value:
+    """`x` with the elements outside the mask replaced by the identity of `kind`."""
+    return x if where is None else el.where(where, x, Array(identity_of(kind, dtype_of(x))))
+
+
+def _sum_dtype(dtype: DType) -> DType:
+    if dtype.kind in ("bool", "int"):
+        return I32 if dtype.bits < 32 else dtype
+    return UI32 if dtype.kind == "uint" and dtype.bits < 32 else dtype
+
+
+def _accumulate(x, axis, dtype, keepdims, initial, where, kind) -> Value:
+    x = asarray(x)
+    x = convert(x, dtype_argument(dtype) if dtype is not None else _sum_dtype(dtype_of(x)))
+    result = _reduce(_masked(x, where, kind), axis, keepdims, kind)
+    if initial is None:
+        return result
+    return el.add(result, initial) if kind == "add" else el.multiply(result, initial)
+
+
+def sum(x: ArrayLike, axis=None, dtype=None, keepdims: bool = False, initial=None,
+        where=None) -> Value:
+    """Sum over `axis` (an int, several, or None for all)."""
+    return _accumulate(x, axis, dtype, keepdims, initial, where, "add")
+
+
+def prod(x: ArrayLike, axis=None, dtype=None, keepdims: bool = False, initial=None,
+         where=None) -> Value:
+    """Product over `axis`."""
+    return _accumulate(x, axis, dtype, keepdims, initial, where, "multiply")
+
+
+def _extreme(x, axis, keepdims, initial, where, kind) -> Value:
+    x = asarray(x)
+    axes = normalize_axes(axis, len(x.shape))
+    if initial is None and any(x.shape[a] == 0 for a in axes):
+        raise OpError(f"the {kind} of no elements (shape {x.shape}, axis {axis}) needs `initial`",
+                      user_location())
+    result = _reduce(_masked(x, where, kind), axis, keepdims, kind)
+    if initial is None:
+        return result
+    return (el.maximum if kind == "maximum" else el.minimum)(result, initial)
+
+
+def max(x: ArrayLike, axis=None, keepdims: bool = False, initial=None, where=None) -> Value:
+    """Largest element over `axis`; NaN if there is one. No elements need `initial`."""
+    return _extreme(x, axis, keepdims, initial, where, "maximum")
+
+
+def min(x: ArrayLike, axis=None, keepdims: bool = False, initial=None, where=None) -> Value:
+    """Smallest element over `axis`; NaN if there is one. No elements need `initial`."""
+    return _extreme(x, axis, keepdims, initial, where, "minimum")
+
+
+amax, amin = max, min
+
+
+def ptp(x: ArrayLike, axis=None, keepdims: bool = False) -> Value:
+    """The largest element minus the smallest."""
+    return el.subtract(max(x, axis, keepdims), min(x, axis, keepdims))
+
+
+def all(x: ArrayLike, axis=None, keepdims: bool = False) -> Value:
+    """True where every element over `axis` is non-zero."""
+    return _reduce(el.truth(x), axis, keepdims, "and")
+
+
+def any(x: ArrayLike, axis=None, keepdims: bool = False) -> Value:
+    """True where an element over `axis` is non-zero."""
+    return _reduce(el.truth(x), axis, keepdims, "or")
+
+
+def count_nonzero(x: ArrayLike, axis=None, keepdims: bool = False) -> Value:
+    """The number of non-zero elements over `axis`, as i32."""
+    return sum(convert(el.truth(x), I32), axis, keepdims=keepdims)
+
+
+def _count(x: Value, axes: tuple[int, ...], dtype: DType):
+    """The number of elements over `axes`: a Python int, or a scalar when a dim is symbolic."""
+    static = math.prod(e for a in axes if isinstance(e := x.shape[a], int))
+    total: Value | int = static
+    for a in axes:
+        if isinstance(x.shape[a], Dim):
+            size = bind("stablehlo.get_dimension_size", x, dimension=a)
+            total = el.multiply(convert(size, dtype), total)
+    return total
+
+
+def _mean(x: Value, axes: tuple[int, ...], keepdims: bool) -> Value:
+    total = _keep(x, axes, reduce(x, axes, "add"), keepdims)
+    return el.divide(total, _count(x, axes, dtype_of(x)))
+
+
+def _computed(x: ArrayLike, dtype) -> tuple[Value, DType]:
+    """`x` in the type a mean is computed in, and the type of the result."""
+    x = asarray(x)
+    target = dtype_argument(dtype) if dtype is not None else float_type(dtype_of(x))
+    computed = F32 if target.is_float and target.bits == 16 else float_type(target)
+    return convert(x, computed), target
+
+
+def mean(x: ArrayLike, axis=None, dtype=None, keepdims: bool = False, where=None) -> Value:
+    """Arithmetic mean over `axis`; 16-bit floats are summed in f32."""
+    x, target = _computed(x, dtype)
+    axes = normalize_axes(axis, len(x.shape))
+    if where is None:
+        return convert(_mean(x, axes, keepdims), target)
+    weight = convert(el.logical_and(where, el.equal(x, x) | True), dtype_of(x))
+    total = sum(_masked(x, where, "add"), axis, keepdims=keepdims)
+    return convert(el.divide(total, sum(weight, axis, keepdims=keepdims)), target)
+
+
+def var(x: ArrayLike, axis=None, dtype=None, ddof: int = 0, keepdims: bool = False) -> Value:
+    """Mean squared distance from the mean over `axis`; `ddof` is subtracted from the count."""
+    x, target = _computed(x, dtype)
+    axes = normalize_axes(axis, len(x.shape))
+    distance = el.subtract(x, _mean(x, axes, keepdims=True))
+    if dtype_of(x).kind == "complex":
+        distance = el.absolute(distance)
+        target = F32 if target is C64 else dtype_of(distance)
+    squared = _keep(x, axes, reduce(el.square(distance), axes, "add"), keepdims)
+    count = _count(x, axes, dtype_of(distance))
+    return convert(el.divide(squared, count - ddof if ddof else count), target)
+
+
+def std(x: ArrayLike, axis=None, dtype=None, ddof: int = 0, keepdims: bool = False) -> Value:
+    """Square root of the variance."""
+    return el.sqrt(var(x, axis, dtype, ddof, keepdims))
+
+
+def average(x: ArrayLike, axis=None, weights: ArrayLike | None = None, returned: bool = False,
+            keepdims: bool = False):
+    """Mean of `x` weighted by `weights` (the shape of `x`, or 1-d along one axis)."""
+    from .manipulation import expand_dims
+    from .promote import broadcast_to, result_type
+
+    if weights is None:
+        result = mean(x, axis, keepdims=keepdims)
+        x = asarray(x)
+        total = el.multiply(el.add(result * 0, 1),
+                            _count(x, normalize_axes(axis, len(x.shape)), dtype_of(result)))
+        return (result, total) if returned else result
+    dtype = float_type(result_type(x, weights))
+    x, w = to_dtype(x, dtype), to_dtype(weights, dtype)
+    if w.shape != x.shape:
+        at = normalize_axis(axis, len(x.shape))
+        others = [d for d in range(len(x.shape)) if d != at]
+        w = broadcast_to(expand_dims(w, others), x.shape)
+    total = sum(w, axis, keepdims=keepdims)
+    result = el.divide(sum(el.multiply(x, w), axis, keepdims=keepdims), total)
+    return (result, total) if returned else result
+
+
+def logsumexp(x: ArrayLike, axis=None, keepdims: bool = False) -> Value:
+    """log(sum(e**x)) over `axis`, without overflow."""
+    x = floating(x)
+    axes = normalize_axes(axis, len(x.shape))
+    peak = stop_gradient(_keep(x, axes, reduce(x, axes, "maximum"), True))
+    # All -inf (or a +inf): subtracting an infinite peak would make NaN.
+    peak = el.where(el.isfinite(peak), peak, 0)
+    total = _keep(x, axes, reduce(el.exp(el.subtract(x, peak)), axes, "add"), True)
+    result = el.add(el.log(total), peak)
+    if keepdims or not axes:
+        return result
+    shape = tuple(e for d, e in enumerate(x.shape) if d not in axes)
+    return bind("stablehlo.reshape", result, shape=shape)
+
+
+def _arg(x: ArrayLike, axis, keepdims: bool, kind: str) -> Value:
+    x = asarray(x)
+    rank = len(x.shape)
+    if dtype_of(x) is I1:
+        x = convert(x, I32)
+    flat = x if axis is not None else bind("stablehlo.reshape", x, shape=(x.size,))
+    at = 0 if axis is None else normalize_axis(axis, rank)
+    if flat.shape[at] == 0:
+        raise OpError(f"the arg{kind[:3]} of no elements (shape {x.shape})", user_location())
+    if isinstance(flat, Array) and current_graph() is None:
+        index = (np.argmax if kind == "maximum" else np.argmin)(flat._data, axis=at)
+        index = Array(np.asarray(index, np.int32))
+    else:
+        index = arg_extreme(stop_gradient(flat), at, kind, I32)[1]
+    axes = tuple(range(rank)) if axis is None else (at,)
+    return _keep(x, axes, index, keepdims)
+
+
+def argmax(x: ArrayLike, axis: int | None = None, keepdims: bool = False) -> Value:
+    """Index (i32) of the first largest element; of the first NaN when there is one."""
+    return _arg(x, axis, keepdims, "maximum")
+
+
+def argmin(x: ArrayLike, axis: int | None = None, keepdims: bool = False) -> Value:
+    """Index (i32) of the first smallest element; of the first NaN when there is one."""
+    return _arg(x, axis, keepdims, "minimum")
+
+
+# -- NaN-ignoring ---------------------------------------------------------------------------------
+
+def nansum(x: ArrayLike, axis=None, dtype=None, keepdims: bool = False) -> Value:
+    """Sum of the elements that are not NaN."""
+    x = asarray(x)
+    return sum(x, axis, dtype, keepdims, where=el.logical_not(el.isnan(x)))
+
+
+def nanprod(x: ArrayLike, axis=None, dtype=None, keepdims: bool = False) -> Value:
+    """Product of the elements that are not NaN."""
+    x = asarray(x)
+    return prod(x, axis, dtype, keepdims, where=el.logical_not(el.isnan(x)))
+
+
+def nanmean(x: ArrayLike, axis=None, keepdims: bool = False) -> Value:
+    """Mean of the elements that are not NaN."""
+    x = asarray(x)
+    return mean(x, axis, keepdims=keepdims, where=el.logical_not(el.isnan(x)))
+
+
+def nanvar(x: ArrayLike, axis=None, ddof: int = 0, keepdims: bool = False) -> Value:
+    """Variance of the elements that are not NaN."""
+    x = floating(x)
+    valid = el.logical_not(el.isnan(x))
+    distance = el.where(valid, el.subtract(x, nanmean(x, axis, keepdims=True)), 0)
+    count = sum(convert(valid, dtype_of(x)), axis, keepdims=keepdims)
+    return el.divide(sum(el.square(distance), axis, keepdims=keepdims), count - ddof)
+
+
+def nanstd(x: ArrayLike, axis=None, ddof: int = 0, keepdims: bool = False) -> Value:
+    """Standard deviation of the elements that are not NaN."""
+    return el.sqrt(nanvar(x, axis, ddof, keepdims))
+
+
+def _nan_extreme(x, axis, keepdims, kind):
+    x = asarray(x)
+    if not dtype_of(x).is_float:
+        return _extreme(x, axis, keepdims, None, None, kind)
+    valid = el.logical_not(el.isnan(x))
+    result = _extreme(x, axis, keepdims, None, valid, kind)
+    return el.where(any(valid, axis, keepdims), result, math.nan)
+
+
+def nanmax(x: ArrayLike, axis=None, keepdims: bool = False) -> Value:
+    """Largest element that is not NaN; NaN when all are."""
+    return _nan_extreme(x, axis, keepdims, "maximum")
+
+
+def nanmin(x: ArrayLike, axis=None, keepdims: bool = False) -> Value:
+    """Smallest element that is not NaN; NaN when all are."""
+    return _nan_extreme(x, axis, keepdims, "minimum")
+
+
+def nanargmax(x: ArrayLike, axis: int | None = None, keepdims: bool = False) -> Value:
+    """Index of the largest element that is not NaN."""
+    x = asarray(x)
+    return argmax(el.where(el.isnan(x), -math.inf, x) if dtype_of(x).is_float else x,
+                  axis, keepdims)
+
+
+def nanargmin(x: ArrayLike, axis: int | None = None, keepdims: bool = False) -> Value:
+    """Index of the smallest element that is not NaN."""
+    x = asarray(x)
+    return argmin(el.where(el.isnan(x), math.inf, x) if dtype_of(x).is_float else x,
+                  axis, keepdims)
+
+
+# -- cumulative -----------------------------------------------------------------------------------
+
+_DIRECT_WINDOW = 32
+"""A longer axis is scanned in blocks: windows of the whole axis cost its length squared."""
+
+
+def _scan(x: Value, axis: int, kind: str) -> Value:
+    """Running combination along `axis` by windows that reach back to the start."""
+    length = x.shape[axis]
+    if not isinstance(length, int):
+        raise OpError(f"a cumulative sum along the symbolic dimension `{length}` is not supported;"
+                      " fix its size", user_location())
+    if length <= _DIRECT_WINDOW:
+        return _window_scan(x, axis, length, kind)
+    block = math.isqrt(length - 1) + 1
+    count = -(-length // block)
+    rank = len(x.shape)
+    identity = Array(identity_of(kind, dtype_of(x)))
+    high = tuple(count * block - length if d == axis else 0 for d in range(rank))
+    padded = bind("stablehlo.pad", x, identity, edge_padding_low=(0,) * rank,
+                  edge_padding_high=high, interior_padding=(0,) * rank)
+    shape = x.shape[:axis] + (count, block) + x.shape[axis + 1:]
+    inner = _scan(bind("stablehlo.reshape", padded, shape=shape), axis + 1, kind)
+    totals = _slice(inner, axis + 1, block - 1, block)
+    before = _scan(bind("stablehlo.reshape", totals, shape=shape[:axis + 1] + shape[axis + 2:]),
+                   axis, kind)
+    low = tuple(1 if d == axis else 0 for d in range(rank))
+    before = bind("stablehlo.pad", before, identity, edge_padding_low=low,
+                  edge_padding_high=tuple(-v for v in low), interior_padding=(0,) * rank)
+    dims = tuple(d if d <= axis else d + 1 for d in range(rank))
+    before = bind("stablehlo.broadcast_in_dim", before, shape=shape, broadcast_dimensions=dims)
+    combined = bind(f"stablehlo.{kind}", inner, before)
+    flat = bind("stablehlo.reshape", combined, shape=padded.shape)
+    return _slice(flat, axis, 0, length)
+
+
+def _slice(x: Value, axis: int, start: int, limit: int) -> Value:
+    rank = len(x.shape)
+    return bind("stablehlo.slice", x,
+                start_indices=tuple(start if d == axis else 0 for d in range(rank)),
+                limit_indices=tuple(limit if d == axis else e for d, e in enumerate(x.shape)),
+                strides=(1,) * rank)
+
+
+def _window_scan(x: Value, axis: int, length: int, kind: str) -> Value:
+    rank, dtype = len(x.shape), dtype_of(x)
+    if length == 0:
+        return x
+    return bind("stablehlo.reduce_window", x, identity_of(kind, dtype),
+                window_dimensions=tuple(length if d == axis else 1 for d in range(rank)),
+                window_strides=(1,) * rank, base_dilations=(1,) * rank,
+                window_dilations=(1,) * rank,
+                padding=tuple((length - 1 if d == axis else 0, 0) for d in range(rank)),
+                regions=[reducer(kind, dtype)])
+
+
+def _cumulative(x, axis, dtype, kind, function) -> Value:
+    x = asarray(x)
+    x = convert(x, dtype_argument(dtype) if dtype is not None else _sum_dtype(dtype_of(x)))
+    if axis is None:
+        x, axis = bind("stablehlo.reshape", x, shape=(x.size,)), 0
+    axis = normalize_axis(axis, len(x.shape))
+    if isinstance(x, Array) and current_graph() is None:
+        return Array(function(x._data, axis=axis, dtype=x.dtype))
+    return _scan(x, axis, kind)
+
+
+def cumsum(x: ArrayLike, axis: int | None = None, dtype=None) -> Value:
+    """Running sum along `axis` (of the flattened array by default)."""
+    return _cumulative(x, axis, dtype, "add", np.cumsum)
+
+
+def cumprod(x: ArrayLike, axis: int | None = None, dtype=None) -> Value:
+    """Running product along `axis` (of the flattened array by default)."""
+    return _cumulative(x, axis, dtype, "multiply", np.cumprod)
+
+
+def nancumsum(x: ArrayLike, axis: int | None = None, dtype=None) -> Value:
+    """Running sum with NaN counted as 0."""
+    x = asarray(x)
+    return cumsum(el.where(el.isnan(x), 0, x), axis, dtype)
+
+
+def nancumprod(x: ArrayLike, axis: int | None = None, dtype=None) -> Value:
+    """Running product with NaN counted as 1."""
+    x = asarray(x)
+    return cumprod(el.where(el.isnan(x), 1, x), axis, dtype)
