@@ -1,0 +1,1 @@
+def to_dynamic(function): return function
