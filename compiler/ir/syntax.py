@@ -272,6 +272,10 @@ def _same(operands: Types, results: Types) -> str | None:
     return str(results[0]) if {*operands, *results} == {*results[:1]} else None
 
 
+def _only(listed: Types) -> Types | None:
+    return listed if len(listed) == 1 else None
+
+
 def _select(operands: Types, results: Types) -> str | None:
     fits = len(operands) == 3 and operands[1] == operands[2] == results[0]
     return f"{operands[0]}, {results[0]}" if fits else None
@@ -279,9 +283,9 @@ def _select(operands: Types, results: Types) -> str | None:
 
 TYPE_STYLES: Mapping[str, tuple[Callable[[Types, Types], str | None],
                                 Callable[[Types], Types | None]]] = {
-    "function": (lambda o, r: None, lambda listed: None),
-    "same": (_same, lambda listed: listed if len(listed) == 1 else None),
-    "result": (lambda o, r: str(r[0]), lambda listed: listed if len(listed) == 1 else None),
+    "function": (lambda o, r: None, _only),
+    "same": (_same, _only),
+    "result": (lambda o, r: str(r[0]), _only),
     "select": (_select, lambda listed: listed[1:] if len(listed) == 2 else None),
     "pairwise": (lambda o, r: ", ".join(map(str, r)) if o == r else None, lambda listed: listed),
     "arrow": (lambda o, r: f"{', '.join(map(str, o))} -> {result_types(r)}", lambda listed: None),

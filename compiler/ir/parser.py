@@ -1,0 +1,777 @@
+"""Parses StableHLO text (what JAX, StableHLO and tfn print) into a `Module`.
+
+Recursive descent over the tokens of `ir/lexer.py`. Ops are read by their rows (`ir/syntax.py`),
+forms (`ir/forms.py`) or generically; every op must be declared in `compiler/ops`. Nesting is
+bounded, so hostile text ends in a `ParseError`, never in a crash.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from ..errors import OpError, ParseError, TfnError, UnsupportedError
+from .attributes import (
+    DenseArray, Enum, Kind, Struct, Symbol, Verbatim, kind_of,
+)
+from .core import Block, Function, Module, Op, TensorType, Value
+from .dtypes import by_name
+from .forms import FORMS, read_conv_numbers
+from .lexer import Tokens
+from .literal import read_dense
+from .printer import MESHES
+from .syntax import TYPE_STYLES, read_row, row_of
+from .types import read_type
+from .verify import verify_module
+
+MAX_NESTING = 64
+"""Regions in regions, brackets in brackets, calls of calls."""
+
+_SCALAR = re.compile(r"u?i\d+|si\d+|b?f\d+\w*|index")
+
+_IGNORED = frozenset({"result_accuracy"})
+"""Hints about ops that never change what they mean."""
+
+_SHORT_NAMES = {"call": "func.call", "constant": "stablehlo.constant"}
+
+
+def parse_module(text: str, filename: str = "<text>") -> Module:
+    """The module in `text`, which may also be bare functions.
+
+    `filename` goes into the locations of ops and errors. Raises `ParseError` (malformed text, with
+    line and column), `UnsupportedError` (an op or type tfn does not have) or `OpError` (an op that
+    breaks a constraint of the specification). A `?` in a type reads as an unknown extent;
+    `ir.dynamic.refine` gives such a function real ones.
+    """
+    module = Parser(Tokens(text, filename)).module()
+    verify_module(module)
+    return module
+
+
+Argument = tuple[str, TensorType, dict[str, Any]]
+"""Name, type and attributes of a block argument."""
+
+
+class Parser:
+    """The position in the tokens, the values in scope and the functions seen so far."""
+
+    def __init__(self, tokens: Tokens):
+        self.tokens = tokens
+        self.texts = tokens.texts
+        self.index = 0
+        self.scopes: list[dict[str, Value]] = []
+        self.functions: dict[str, Function] = {}
+        self.defined: set[str] = set()
+        self.references: dict[str, int] = {}
+        self.aliases: dict[str, Any] = {}
+        self.depth = 0
+
+    # -- tokens
+
+    def error(self, message: str, offset: int = 0, kind: type = ParseError) -> TfnError:
+        """An error at the next token (`offset` -1: at the one just read)."""
+        return self.tokens.error(self.index + offset, message, kind)
+
+    def unexpected(self, expected: str) -> TfnError:
+        found = self.texts[self.index]
+        shown = f"`{found[:40]}`" if found else "the end of the text"
+        return self.error(f"expected {expected}, got {shown}")
+
+    def take(self) -> str:
+        """The next token, whatever it is."""
+        text = self.texts[self.index]
+        if not text:
+            raise self.unexpected("more text")
+        self.index += 1
+        return text
+
+    def at(self, *texts: str) -> bool:
+        """Whether the next tokens are these."""
+        return self.texts[self.index:self.index + len(texts)] == list(texts)
+
+    def accept(self, text: str) -> bool:
+        """Step over the next token if it is this one."""
+        if self.texts[self.index] != text:
+            return False
+        self.index += 1
+        return True
+
+    def expect(self, *texts: str) -> None:
+        for text in texts:
+            if not self.accept(text):
+                raise self.unexpected(f"`{text}`")
+
+    def _kind(self, first: str, what: str) -> str:
+        if not self.texts[self.index].startswith(first):
+            raise self.unexpected(what)
+        return self.take()
+
+    def integer(self) -> int:
+        text = self.texts[self.index]
+        if not re.fullmatch(r"-?\d{1,19}", text):
+            raise self.unexpected("an integer")
+        self.index += 1
+        return int(text)
+
+    def integers(self) -> tuple[int, ...]:
+        """`[1, 2]`."""
+        self.expect("[")
+        values: list[int] = []
+        while not self.accept("]"):
+            if values:
+                self.expect(",")
+            values.append(self.integer())
+        return tuple(values)
+
+    def symbol_name(self) -> str:
+        return _unquote(self._kind("@", "a symbol such as @main")[1:])
+
+    @contextmanager
+    def nested(self) -> Iterator[None]:
+        """Bounds the depth of brackets and regions."""
+        self.depth += 1
+        if self.depth > MAX_NESTING:
+            raise self.error(f"nested deeper than {MAX_NESTING} levels")
+        yield
+        self.depth -= 1
+
+    def skip_location(self) -> None:
+        """Step over `loc(...)`."""
+        while self.texts[self.index] == "loc" and self.texts[self.index + 1] == "(":
+            self.index += 1
+            self.balanced()
+
+    def balanced(self) -> str:
+        """Step over one bracketed group; its source text."""
+        start = self.tokens.starts[self.index]
+        closers: list[str] = []
+        pairs = {"(": ")", "[": "]", "{": "}", "<": ">"}
+        while True:
+            text = self.take()
+            if text in pairs:
+                closers.append(pairs[text])
+            elif text in (")", "]", "}", ">"):
+                if not closers or closers.pop() != text:
+                    raise self.error(f"`{text}` closes nothing", -1)
+            if not closers:
+                return self.tokens.text[start:self.tokens.starts[self.index - 1] + len(text)]
+
+    # -- modules and functions
+
+    def module(self) -> Module:
+        module = Module(name="main")
+        self.top_level_aliases()
+        wrapped = self.accept("module") or self.accept("builtin.module")
+        if wrapped:
+            if self.texts[self.index].startswith("@"):
+                module.name = self.symbol_name()
+            if self.accept("attributes"):
+                module.attributes.update(self.dictionary())
+            self.expect("{")
+        while not (self.at("}") if wrapped else self.at("")):
+            if self.accept("sdy.mesh"):
+                name = self.symbol_name()
+                self.expect("=")
+                module.attributes.setdefault(MESHES, {})[name] = Verbatim(self.balanced())
+            elif self.texts[self.index] in ("func.func", "func"):
+                self.function()
+            elif not self.top_level_aliases():
+                raise self.unexpected("`func.func`" + (" or `}`" if wrapped else ""))
+            self.skip_location()
+        if wrapped:
+            self.expect("}")
+            self.skip_location()
+            self.top_level_aliases()
+        if not self.at(""):
+            raise self.unexpected("the end of the text")
+        self.check_references()
+        for name, function in self.functions.items():
+            if function.public or name not in self.references:
+                module.functions[name] = function
+        return module
+
+    def top_level_aliases(self) -> bool:
+        """`#name = attribute` lines."""
+        found = False
+        while self.texts[self.index].startswith("#") and self.texts[self.index + 1] == "=":
+            name = self.take()
+            self.expect("=")
+            if self.at("loc"):
+                self.skip_location()
+            else:
+                self.aliases[name] = self.attribute()
+            found = True
+        return found
+
+    def check_references(self) -> None:
+        """Every function referred to is defined, and calls form no cycle and no deep chain."""
+        for name, index in self.references.items():
+            if name not in self.defined:
+                raise self.tokens.error(index, f"there is no function @{name}")
+        callees = {
+            name: [v.name for op in f.body.walk() for v in op.attributes.values()
+                   if isinstance(v, Function)]
+            for name, f in self.functions.items()}
+        heights: dict[str, int] = {}
+        for root in callees:
+            stack = [root]
+            open_names: set[str] = set()
+            while stack:
+                name = stack[-1]
+                if name in heights:
+                    stack.pop()
+                    continue
+                open_names.add(name)
+                waiting = [c for c in callees[name] if c not in heights]
+                cycle = next((c for c in waiting if c in open_names), None)
+                if cycle is not None:
+                    raise self.tokens.error(self.references[cycle],
+                                            f"the function @{cycle} calls itself")
+                if waiting:
+                    stack.extend(waiting[:1])
+                    continue
+                heights[name] = 1 + max((heights[c] for c in callees[name]), default=0)
+                if heights[name] > MAX_NESTING:
+                    raise self.tokens.error(
+                        self.references.get(name, 0),
+                        f"calls are nested deeper than {MAX_NESTING} levels")
+                open_names.discard(name)
+                stack.pop()
+
+    def reference(self, name: str) -> Function:
+        """The function called `name`, which may be defined later."""
+        self.references.setdefault(name, self.index - 1)
+        return self.functions.setdefault(name, Function(name, Block(), public=False))
+
+    def function(self) -> None:
+        self.take()
+        private = self.accept("private")
+        if not private:
+            self.accept("public")
+        place = self.index
+        name = self.symbol_name()
+        if name in self.defined:
+            raise self.error(f"the function @{name} is defined twice", -1)
+        function = self.functions.setdefault(name, Function(name, Block(), public=not private))
+        self.defined.add(name)
+        arguments = self.arguments(named=None)
+        result_types: list[TensorType] = []
+        result_attributes: list[dict[str, Any]] = []
+        if self.accept("->"):
+            result_types, result_attributes = self.function_results()
+        if self.accept("attributes"):
+            self.dictionary()
+        if not self.at("{"):
+            raise self.tokens.error(place, f"@{name} is declared without a body",
+                                    UnsupportedError)
+        self.scopes, outer = [], self.scopes
+        body = self.braced_region(arguments, terminators=("return", "func.return"))
+        self.scopes = outer
+        got = [v.type for v in body.returns]
+        if got != result_types:
+            raise self.error(f"@{name} returns {_types(got)} but is declared to return"
+                             f" {_types(result_types)}", -1)
+        function.body, function.public = body, not private
+        function.argument_attributes = [a for _, _, a in arguments]
+        function.result_attributes = result_attributes
+
+    def function_results(self) -> tuple[list[TensorType], list[dict[str, Any]]]:
+        if not self.accept("("):
+            return [self.type()], [{}]
+        types, attributes = [], []
+        while not self.accept(")"):
+            if types:
+                self.expect(",")
+            types.append(self.type())
+            attributes.append(self.dictionary() if self.at("{") else {})
+            self.skip_location()
+        return types, attributes
+
+    def arguments(self, named: bool | None = True) -> list[Argument]:
+        """`(%a: T {attributes}, ...)`."""
+        self.expect("(")
+        found: list[Argument] = []
+        while not self.accept(")"):
+            if found:
+                self.expect(",")
+            if named is None and not self.texts[self.index].startswith("%"):
+                found.append((f"%{len(found)}", self.type(), {}))
+                continue
+            name = self.new_name()
+            self.expect(":")
+            type = self.type()
+            attributes = self.dictionary() if self.at("{") else {}
+            self.skip_location()
+            found.append((name, type, attributes))
+        return found
+
+    # -- regions
+
+    def region(self) -> Block:
+        """A region of the generic form, `{ ^bb0(%a: T): ... }`."""
+        return self.braced_region(None)
+
+    def braced_region(self, arguments: Sequence[Argument] | None,
+                      terminators: Sequence[str] = ("stablehlo.return",)) -> Block:
+        """`{ ops terminator }` as a block; arguments None: they stand at its label, if any."""
+        with self.nested():
+            self.expect("{")
+            if arguments is None:
+                arguments = []
+                if self.texts[self.index].startswith("^"):
+                    self.take()
+                    if self.at("("):
+                        arguments = self.arguments()
+                    self.expect(":")
+            block = Block()
+            self.scopes.append({})
+            for name, type, _ in arguments:
+                self.define(name, block.add_argument(type))
+            self.ops(block, terminators)
+            self.scopes.pop()
+            if self.texts[self.index].startswith("^"):
+                raise self.error("regions of several blocks are not supported",
+                                 kind=UnsupportedError)
+            self.expect("}")
+            return block
+
+    def ops(self, block: Block, terminators: Sequence[str]) -> None:
+        while True:
+            text = self.texts[self.index]
+            if text in terminators or text.strip('"') in terminators:
+                self.index += 1
+                block.returns = self.returned(generic=text.startswith('"'))
+                return
+            if text == "}" or not text:
+                raise self.unexpected(f"an op or `{terminators[0]}`")
+            self.op(block)
+
+    def returned(self, generic: bool) -> list[Value]:
+        values = self.operands_in_parentheses() if generic else self.operands()
+        if generic:
+            self.expect(":")
+            listed = self.types_in_parentheses()
+            self.expect("->", "(", ")")
+        else:
+            listed = self.types(len(values)) if values and self.accept(":") else []
+        self.check_types(values, listed)
+        self.skip_location()
+        return values
+
+    def compact_region(self, name: str, type: TensorType) -> Block:
+        """A region that applies an op to two values of a type."""
+        block = Block([type, type])
+        definition = self.definition(name)
+        op = Op(definition, block.arguments, [type], {}, (), self.tokens.location(self.index - 1))
+        block.ops.append(op)
+        block.returns = [op.result]
+        return block
+
+    # -- values
+
+    def define(self, name: str, value: Value) -> None:
+        if any(name in scope for scope in self.scopes):
+            raise self.error(f"{name} is defined twice", -1)
+        self.scopes[-1][name] = value
+
+    def new_name(self) -> str:
+        name = self._kind("%", "a value such as %0")
+        if "#" in name:
+            raise self.error(f"{name} cannot be defined by name", -1)
+        return name
+
+    def operand(self) -> Value:
+        name = self._kind("%", "a value such as %0")
+        for scope in reversed(self.scopes):
+            if name in scope:
+                return scope[name]
+        raise self.error(f"{name} is not defined here", -1)
+
+    def operands(self) -> list[Value]:
+        """`%a, %b`, possibly none."""
+        values: list[Value] = []
+        while self.texts[self.index].startswith("%"):
+            values.append(self.operand())
+            if not (self.at(",") and self.texts[self.index + 1].startswith("%")):
+                break
+            self.index += 1
+        return values
+
+    def operands_in_parentheses(self) -> list[Value]:
+        self.expect("(")
+        values = self.operands()
+        self.expect(")")
+        return values
+
+    # -- types
+
+    def type(self) -> TensorType:
+        text = self.texts[self.index]
+        if text.startswith("!"):
+            raise self.error(f"the type {text} is not supported", kind=UnsupportedError)
+        if not text.startswith("tensor<"):
+            raise self.unexpected("a tensor type")
+        try:
+            found = read_type(text)
+        except UnsupportedError as error:
+            raise self.error(error.message, kind=UnsupportedError) from None
+        except ValueError as error:
+            raise self.error(str(error)) from None
+        self.index += 1
+        return found
+
+    def types(self, count: int = 1) -> list[TensorType]:
+        """`A, B`."""
+        found = [self.type()]
+        while len(found) < count or self.at(","):
+            self.expect(",")
+            found.append(self.type())
+        return found
+
+    def types_in_parentheses(self) -> list[TensorType]:
+        self.expect("(")
+        found = [] if self.at(")") else self.types()
+        self.expect(")")
+        return found
+
+    def op_types(self, operands: Sequence[Value], style: str) -> list[TensorType]:
+        """`: types`; checks the operands' and returns the results'."""
+        self.expect(":")
+        if self.at("("):
+            listed = self.types_in_parentheses()
+            self.check_types(operands, listed)
+            self.expect("->")
+            return self.types_in_parentheses() if self.at("(") else [self.type()]
+        listed = self.types()
+        if self.accept("->"):
+            self.check_types(operands, listed)
+            return self.types_in_parentheses() if self.at("(") else [self.type()]
+        results = TYPE_STYLES[style][1](listed)
+        if results is None:
+            raise self.error("expected the types of operands and results, (A, B) -> C", -1)
+        if style in ("function", "same"):  # One type for all.
+            self.check_types(operands, listed * len(operands))
+        elif style == "pairwise":
+            self.check_types(operands, listed)
+        return results
+
+    def check_types(self, values: Sequence[Value], listed: Sequence[TensorType]) -> None:
+        if len(values) != len(listed):
+            raise self.error(f"{len(values)} operands with {len(listed)} types", -1)
+        for i, (value, type) in enumerate(zip(values, listed, strict=True)):
+            if value.type != type:
+                raise self.error(
+                    f"operand {i} is a {value.type} where it is defined, a {type} here", -1)
+
+    # -- ops
+
+    def definition(self, name: str, offset: int = -1):
+        from ..ops.declare import REGISTRY
+
+        found = REGISTRY.get(name)
+        if found is None:
+            known = "." in name
+            raise self.error(
+                f"the op `{name}` is not supported" if known else f"`{name}` is not an op",
+                offset, UnsupportedError if known else ParseError)
+        return found
+
+    def take_op_name(self) -> str:
+        text = self.take()
+        if not (text[0].isalpha() or text[0] == '"'):
+            raise self.error(f"expected an op, got `{text[:40]}`", -1)
+        name = text.strip('"')
+        return _SHORT_NAMES.get(name, name)
+
+    def op(self, block: Block) -> None:
+        names = self.result_names()
+        place = self.index
+        generic = self.texts[place].startswith('"')
+        definition = self.definition(self.take_op_name())
+        if generic:
+            operands, attributes, regions, types = self.generic(definition)
+        elif definition.name in FORMS:
+            operands, attributes, regions, types = FORMS[definition.name].read(self, definition)
+        else:
+            form = row_of(definition)
+            if form is None:
+                raise self.tokens.error(
+                    place, f'expected the generic form, "{definition.name}"(...)')
+            operands, attributes, types = read_row(self, definition, form)
+            regions = []
+        self.skip_location()
+        self.complete(definition, attributes, operands, types, place)
+        op = Op(definition, operands, types, attributes, regions, self.tokens.location(place))
+        block.ops.append(op)
+        self.name_results(names, op)
+
+    def result_names(self) -> list[tuple[str, int]]:
+        """`%a, %b:2 =`: names and how many results each stands for."""
+        names: list[tuple[str, int]] = []
+        while self.texts[self.index].startswith("%"):
+            name = self.new_name()
+            names.append((name, self.integer() if self.accept(":") else 1))
+            if not self.accept(","):
+                break
+        if names:
+            self.expect("=")
+        return names
+
+    def name_results(self, names: list[tuple[str, int]], op: Op) -> None:
+        count = sum(n for _, n in names)
+        if names and count != len(op.results):
+            raise self.error(f"{op.name} has {len(op.results)} results, {count} are named", -1)
+        results = iter(op.results)
+        for name, number in names:
+            if number == 1:
+                self.define(name, next(results))
+                continue
+            for i in range(number):
+                self.define(f"{name}#{i}", next(results))
+
+    def complete(self, definition, attributes: dict[str, Any], operands, types, place) -> None:
+        """Fill in attributes that the result types imply; refuse an op that lacks one."""
+        for name, kind_name in definition.attributes.items():
+            implied = kind_of(kind_name).implied
+            if implied is not None and types:
+                value = implied(types[0])
+                if name not in definition.optional or (
+                        operands and value != implied(operands[0].type)):
+                    attributes[name] = value
+            elif name not in attributes and name not in definition.optional:
+                raise self.tokens.error(place, f"{definition.name} needs the attribute `{name}`")
+
+    def generic(self, definition):
+        """`(operands) <{attributes}> ({regions}) {attributes} : types`."""
+        operands = self.operands_in_parentheses()
+        attributes: dict[str, Any] = {}
+        if self.at("<", "{"):
+            self.take()
+            attributes.update(self.op_dictionary(definition))
+            self.expect(">")
+        regions: list[Block] = []
+        if self.at("(", "{"):
+            self.take()
+            regions.append(self.region())
+            while self.accept(","):
+                regions.append(self.region())
+            self.expect(")")
+        attributes.update(self.op_dictionary(definition))
+        if not self.at(":"):
+            raise self.unexpected("`:` and the types of the op")
+        return operands, attributes, regions, self.op_types(operands, "function")
+
+    def op_dictionary(self, definition) -> dict[str, Any]:
+        """An op's `{name = value}`, if there is one, converted by the op's attribute kinds."""
+        converted: dict[str, Any] = {}
+        if not self.at("{"):
+            return converted
+        for name, raw, place in self.entries():
+            kind_name = definition.attributes.get(name)
+            if kind_name is not None:
+                if kind_of(kind_name).implied is None:
+                    converted[name] = self.convert(kind_of(kind_name), raw, name, place)
+            elif "." not in name and name not in _IGNORED:
+                raise self.tokens.error(
+                    place, f"the attribute `{name}` of {definition.name} is not supported",
+                    UnsupportedError)
+        return converted
+
+    # -- attributes
+
+    def attribute_of(self, definition, name: str) -> Any:
+        """The value of the op's attribute `name`, in its kind."""
+        return self.attribute_as(definition.attributes.get(name, "opaque"), name)
+
+    def attribute_as(self, kind: str, name: str) -> Any:
+        place = self.index
+        return self.convert(kind_of(kind), self.attribute(), name, place)
+
+    def convert(self, kind: Kind, raw: Any, name: str, place: int) -> Any:
+        try:
+            value = kind.read(raw)
+        except (TypeError, ValueError) as error:
+            raise self.tokens.error(place, f"`{name}` must be {error}") from None
+        if isinstance(value, Symbol):
+            self.references.setdefault(value.name, place)
+            return self.reference(value.name)
+        return value
+
+    def dictionary(self) -> dict[str, Any]:
+        """`{name = value, unit_name}`."""
+        return {name: value for name, value, _ in self.entries()}
+
+    def entries(self) -> list[tuple[str, Any, int]]:
+        """Name, value and place of each entry of a dictionary."""
+        found: list[tuple[str, Any, int]] = []
+        with self.nested():
+            self.expect("{")
+            while not self.accept("}"):
+                if found:
+                    self.expect(",")
+                place = self.index
+                text = self.take()
+                if not (text[0].isalpha() or text[0] in '"_'):
+                    raise self.error(f"expected an attribute's name, got `{text[:40]}`", -1)
+                value = self.attribute() if self.accept("=") else Verbatim("unit")
+                found.append((_unquote(text), value, place))
+        return found
+
+    def attribute(self) -> Any:
+        """Any attribute, as plain values and the classes of `ir/attributes.py`."""
+        text = self.texts[self.index]
+        first = text[:1]
+        if first == "[":
+            return self.array()
+        if first == "{":
+            return self.dictionary()
+        if first == '"':
+            self.index += 1
+            return _unquote(text)
+        if first == "@":
+            return Symbol(self.symbol_name())
+        if first == "#":
+            return self.dialect_attribute()
+        if first.isdigit() or first == "-":
+            return self.number()
+        if text.startswith("dense<"):
+            return self.dense()
+        if text in ("true", "false"):
+            self.index += 1
+            return text == "true"
+        if text == "array" and self.texts[self.index + 1] == "<":
+            return self.dense_array()
+        if text.startswith("tensor<"):
+            return self.type()
+        if text in ("dense_resource", "sparse", "dense"):
+            raise self.error(f"`{text}` constants are not supported", kind=UnsupportedError)
+        if first.isalpha():
+            self.index += 1
+            return Verbatim("unit") if text == "unit" else Enum("", text)
+        if first == "<":  # A struct whose name the pretty form leaves out.
+            return Verbatim(self.balanced())
+        raise self.unexpected("an attribute")
+
+    def array(self) -> tuple:
+        with self.nested():
+            self.expect("[")
+            values: list[Any] = []
+            while not self.accept("]"):
+                if values:
+                    self.expect(",")
+                values.append(self.attribute())
+            return tuple(values)
+
+    def number(self) -> Any:
+        """`1`, `1 : i32`, `1.0 : f32`: Python numbers for i64 and f64, NumPy scalars for others."""
+        text = self.take()
+        # A tensor type after the colon belongs to the op, not to the number.
+        typed = self.at(":") and _SCALAR.fullmatch(self.texts[self.index + 1]) is not None
+        name = ""
+        if typed:
+            self.expect(":")
+            name = self.take()
+        whole = "." not in text and "e" not in text
+        if name in ("", "i64", "f64", "index"):
+            if name == "f64" and whole:
+                return float(np.int64(int(text, 0)).view(np.float64))
+            return int(text, 0) if whole else float(text)
+        try:
+            dtype = by_name(name)
+        except KeyError:
+            raise self.error(f"the number type {name} is not supported", -1,
+                             UnsupportedError) from None
+        try:
+            return read_dense(f"dense<{text}>", TensorType((), dtype))[()]
+        except ValueError as error:
+            raise self.error(str(error), -1) from None
+
+    def dense(self) -> np.ndarray:
+        place, text = self.index, self.take()
+        self.expect(":")
+        type = self.type()
+        try:
+            return read_dense(text, type)
+        except ValueError as error:
+            raise self.tokens.error(place, str(error)) from None
+
+    def type_of_dense(self, value: np.ndarray) -> TensorType:
+        from .dtypes import as_dtype
+
+        return TensorType(value.shape, as_dtype(value.dtype))
+
+    def dense_array(self) -> DenseArray:
+        self.expect("array", "<")
+        dtype = self.take()
+        values: list[Any] = []
+        if self.accept(":"):
+            while not values or self.accept(","):
+                value = self.attribute()
+                if isinstance(value, (tuple, dict, str)):
+                    raise self.error("expected a number", -1)
+                values.append(value)
+        self.expect(">")
+        return DenseArray(dtype, tuple(values))
+
+    def dialect_attribute(self) -> Any:
+        """`#stablehlo<family case>`, `#stablehlo.family<...>`, an alias, or anything else as text."""
+        start = self.tokens.starts[self.index]
+        name = self.take()
+        if not self.at("<"):
+            if name in self.aliases:
+                return self.aliases[name]
+            return Verbatim(name)
+        if name == "#stablehlo":
+            self.expect("<")
+            found = Enum(self.take(), self.take())
+            self.expect(">")
+            return found
+        if name == "#stablehlo.conv" and self.texts[self.index + 1] == "[":
+            self.expect("<")
+            values: dict[str, Any] = {"": read_conv_numbers(self)}
+            self.expect(">")
+        elif name.startswith("#stablehlo."):
+            values = self.fields()
+        else:
+            return Verbatim(name + self.balanced())
+        end = self.tokens.starts[self.index - 1] + 1
+        return Struct(name.partition(".")[2], values, self.tokens.text[start:end])
+
+    def fields(self) -> dict[str, Any]:
+        """`<name = value, ...>`."""
+        with self.nested():
+            self.expect("<")
+            values: dict[str, Any] = {}
+            while not self.accept(">"):
+                if values:
+                    self.expect(",")
+                field = self.take()
+                self.expect("=")
+                values[field] = self.attribute()
+            return values
+
+
+def _types(types: Sequence[TensorType]) -> str:
+    return ", ".join(map(str, types)) or "nothing"
+
+
+def _unquote(text: str) -> str:
+    """The content of a string literal (or a bare word)."""
+    if not text.startswith('"'):
+        return text
+    raw = text[1:-1].encode("utf-8", "surrogateescape")
+    simple = {b"n": b"\n", b"t": b"\t", b"\\": b"\\", b'"': b'"'}
+
+    def escape(match: re.Match[bytes]) -> bytes:
+        body = match.group(1)
+        return simple[body] if body in simple else bytes.fromhex(body.decode())
+
+    raw = re.sub(rb'\\([nt\\"]|[0-9a-fA-F]{2})', escape, raw)
+    return raw.decode("utf-8", "surrogateescape")
+
+
+__all__ = ["MAX_NESTING", "OpError", "Parser", "parse_module"]

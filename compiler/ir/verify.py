@@ -1,0 +1,110 @@
+"""Checks that a function is well formed: SSA, declared attributes, and types as each op infers.
+
+Passes run it between stages when asked to, the parser after reading. An error names the op's place
+and cites the constraint of the specification that `infer` found broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..errors import OpError, TfnError
+from .core import Block, Function, Module, Op, TensorType, Value
+from .types import is_unknown
+
+
+def verify(function: Function) -> Function:
+    """`function` itself, once it is known to be well formed; functions it calls are included.
+
+    Raises `OpError` at the first op that uses a value before its definition, has an attribute it
+    does not declare or lacks one, or whose types are not those its `infer` rule gives.
+    """
+    _verify(function, set())
+    return function
+
+
+def verify_module(module: Module) -> Module:
+    """Verify every function of a module."""
+    seen: set[Function] = set()
+    for function in module.functions.values():
+        _verify(function, seen)
+    return module
+
+
+def _verify(root: Function, seen: set[Function]) -> None:
+    # Callees first: whether a call is right depends on whether its callee is.
+    for function in reversed(_reachable(root, seen)):
+        _verify_block(function.body, set(), f"@{function.name}")
+
+
+def _reachable(root: Function, seen: set[Function]) -> list[Function]:
+    """`root` and the functions its ops hold that are not in `seen`, callers first."""
+    found: list[Function] = []
+    queue = [root]
+    while queue:
+        function = queue.pop()
+        if function in seen:
+            continue
+        seen.add(function)
+        found.append(function)
+        queue += [v for op in function.body.walk() for v in op.attributes.values()
+                  if isinstance(v, Function)]
+    return found
+
+
+def _verify_block(block: Block, outer: set[Value], where: str) -> None:
+    visible = outer | set(block.arguments)
+    for op in block.ops:
+        for i, operand in enumerate(op.operands):
+            if operand not in visible:
+                raise OpError(f"operand {i} of {op.name} in {where} is not defined before it",
+                              op.location)
+        _verify_attributes(op)
+        for region in op.regions:
+            _verify_block(region, visible, f"a region of {op.name} in {where}")
+        _verify_types(op)
+        visible.update(op.results)
+    for value in block.returns:
+        if value not in visible:
+            raise OpError(f"{where} returns a value that is not defined in it",
+                          block.ops[-1].location if block.ops else None)
+
+
+def _verify_attributes(op: Op) -> None:
+    declared = op.definition.attributes
+    for name in op.attributes:
+        if name not in declared:
+            raise OpError(f"{op.name} does not declare the attribute `{name}`", op.location)
+    for name in declared:
+        if name not in op.attributes and name not in op.definition.optional:
+            raise OpError(f"{op.name} needs the attribute `{name}`", op.location)
+
+
+def _verify_types(op: Op) -> None:
+    operands = [v.type for v in op.operands]
+    results = [v.type for v in op.results]
+    if is_unknown([*operands, *results]):
+        return  # `ir.dynamic.refine` infers these.
+    inferred = infer(op, operands)
+    if list(inferred) != results:
+        raise OpError(f"{op.name} of {_list(operands)} gives {_list(inferred)}, not"
+                      f" {_list(results)}", op.location)
+
+
+def infer(op: Op, operands: list[TensorType]) -> list[TensorType]:
+    """The result types of `op` for operands of these types; `OpError` has the op's location."""
+    try:
+        return op.definition.infer(operands, op.attributes, op.regions)
+    except TfnError as error:
+        if error.location is None:
+            error.location = op.location
+        raise
+    except (ArithmeticError, AssertionError, AttributeError, IndexError, KeyError, TypeError,
+            ValueError) as error:
+        # An `infer` rule may rely on the number and rank of operands that a text got wrong.
+        raise OpError(f"{op.name} does not accept {_list(operands)} with these attributes"
+                      f" ({type(error).__name__}: {error})", op.location) from error
+
+
+def _list(types: Iterable[TensorType]) -> str:
+    return ", ".join(map(str, types)) or "no values"
