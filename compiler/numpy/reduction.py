@@ -18,8 +18,8 @@ from ..trace.core import Array, bind, current_graph
 from ..trace.grad import stop_gradient
 from . import elementwise as el
 from .promote import (
-    ArrayLike, Value, asarray, convert, dtype_argument, dtype_of, float_type, floating,
-    normalize_axes, normalize_axis, to_dtype,
+    ArrayLike, Value, asarray, broadcast_to, convert, dtype_argument, dtype_of, float_type, floating,
+    normalize_axes, normalize_axis, result_type, to_dtype,
 )
 
 
@@ -70,7 +70,7 @@ def prod(x: ArrayLike, axis=None, dtype=None, keepdims: bool = False, initial=No
 def _extreme(x, axis, keepdims, initial, where, kind) -> Value:
     x = asarray(x)
     axes = normalize_axes(axis, len(x.shape))
-    if initial is None and any(x.shape[a] == 0 for a in axes):
+    if initial is None and 0 in (x.shape[a] for a in axes):
         raise OpError(f"the {kind} of no elements (shape {x.shape}, axis {axis}) needs `initial`",
                       user_location())
     result = _reduce(_masked(x, where, kind), axis, keepdims, kind)
@@ -142,7 +142,7 @@ def mean(x: ArrayLike, axis=None, dtype=None, keepdims: bool = False, where=None
     axes = normalize_axes(axis, len(x.shape))
     if where is None:
         return convert(_mean(x, axes, keepdims), target)
-    weight = convert(el.logical_and(where, el.equal(x, x) | True), dtype_of(x))
+    weight = broadcast_to(convert(el.truth(where), dtype_of(x)), x.shape)
     total = sum(_masked(x, where, "add"), axis, keepdims=keepdims)
     return convert(el.divide(total, sum(weight, axis, keepdims=keepdims)), target)
 
@@ -169,7 +169,6 @@ def average(x: ArrayLike, axis=None, weights: ArrayLike | None = None, returned:
             keepdims: bool = False):
     """Mean of `x` weighted by `weights` (the shape of `x`, or 1-d along one axis)."""
     from .manipulation import expand_dims
-    from .promote import broadcast_to, result_type
 
     if weights is None:
         result = mean(x, axis, keepdims=keepdims)

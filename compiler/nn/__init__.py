@@ -1,0 +1,35 @@
+"""`tfn.nn`: neural-network functions over `tfn.numpy`: activations, convolution, pooling,
+normalisation, attention, cross-entropies, embeddings."""
+
+from ..numpy import one_hot, take
+from .activation import (
+    celu, elu, gelu, glu, hard_shrink, hard_sigmoid, hard_silu, hard_tanh, leaky_relu, log_sigmoid,
+    log_softmax, relu, relu6, selu, sigmoid, silu, soft_shrink, softmax, softplus, softsign,
+    sparse_plus, sparse_sigmoid, sparsemax, squareplus, swish, tanh, tanh_shrink, threshold,
+)
+from .attention import dot_product_attention
+from .convolution import (
+    average_pool, avg_pool, conv, conv_transpose, depthwise_conv, max_pool, same_padding,
+    separable_conv,
+)
+from .loss import (
+    pick, sigmoid_cross_entropy, softmax_cross_entropy, sparse_softmax_cross_entropy,
+)
+from .normalization import batch_normalization, layer_normalization, moments, rms_normalization
+
+
+def embedding(table, ids):
+    """Rows of `table` (vocabulary, width) at integer `ids`; ids out of range are clamped."""
+    return take(table, ids, 0)
+
+
+__all__ = [
+    "average_pool", "avg_pool", "batch_normalization", "celu", "conv", "conv_transpose",
+    "depthwise_conv", "dot_product_attention", "elu", "embedding", "gelu", "glu", "hard_shrink",
+    "hard_sigmoid", "hard_silu", "hard_tanh", "layer_normalization", "leaky_relu", "log_sigmoid",
+    "log_softmax", "max_pool", "moments", "one_hot", "pick", "relu", "relu6", "rms_normalization",
+    "same_padding", "selu", "separable_conv", "sigmoid", "sigmoid_cross_entropy", "silu",
+    "soft_shrink", "softmax", "softmax_cross_entropy", "softplus", "softsign", "sparse_plus",
+    "sparse_sigmoid", "sparse_softmax_cross_entropy", "sparsemax", "squareplus", "swish", "tanh",
+    "tanh_shrink", "threshold",
+]

@@ -1,0 +1,59 @@
+"""Scaled dot-product attention, as the composite `tfn.attention`."""
+
+from __future__ import annotations
+
+import math
+
+from .. import numpy as tnp
+from ..errors import OpError, user_location
+from ..ir.dtypes import F32
+from ..numpy.elementwise import largest_of
+from ..numpy.promote import ArrayLike, Value, asarray, convert, dtype_of, floating, shape_text
+from ..ops.control import composite
+from .activation import softmax
+
+
+def dot_product_attention(query: ArrayLike, key: ArrayLike, value: ArrayLike,
+                          bias: ArrayLike | None = None, mask: ArrayLike | None = None,
+                          scale: float | None = None, is_causal: bool = False) -> Value:
+    """softmax(query @ key * scale + bias) @ value.
+
+    query (batch, T, heads, d); key and value (batch, S, groups, d) where groups divides heads;
+    bias and boolean mask broadcast to (batch, heads, T, S). Scores are computed in f32.
+    """
+    query, key, value = floating(query), floating(key), floating(value)
+    heads, groups = query.shape[2], key.shape[2]
+    if heads % groups:
+        raise OpError(f"attention: {heads} query heads do not divide into {groups} key heads"
+                      f" (query {shape_text(query.shape)}, key {shape_text(key.shape)})",
+                      user_location())
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    extra = [v for v in (bias, mask) if v is not None]
+    has_bias, has_mask = bias is not None, mask is not None
+
+    def attend(q, k, v, *rest):
+        rest = list(rest)
+        return _attend(q, k, v, rest.pop(0) if has_bias else None,
+                       rest.pop(0) if has_mask else None, scale, is_causal)
+
+    return composite("tfn.attention", attend, query, key, value, *map(asarray, extra),
+                     scale=float(scale), is_causal=is_causal, bias=has_bias, mask=has_mask)
+
+
+def _attend(q: Value, k: Value, v: Value, bias, mask, scale: float, is_causal: bool) -> Value:
+    repeats = q.shape[2] // k.shape[2]
+    if repeats > 1:
+        k, v = tnp.repeat(k, repeats, 2), tnp.repeat(v, repeats, 2)
+    scores = tnp.einsum("btnh,bsnh->bnts", convert(q, F32) if dtype_of(q).bits == 16 else q,
+                        convert(k, F32) if dtype_of(k).bits == 16 else k) * scale
+    if bias is not None:
+        scores = scores + bias
+    lowest = -0.7 * largest_of(dtype_of(scores))
+    if mask is not None:
+        scores = tnp.where(mask, scores, lowest)
+    if is_causal:
+        rows, columns = scores.shape[-2:]
+        allowed = tnp.iota((rows, columns), 0) >= tnp.iota((rows, columns), 1)
+        scores = tnp.where(allowed, scores, lowest)
+    weights = convert(softmax(scores, -1), dtype_of(v))
+    return tnp.einsum("bnts,bsnh->btnh", weights, v)
