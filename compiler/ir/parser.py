@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import OpError, ParseError, TfnError, UnsupportedError
+from ..errors import ParseError, TfnError, UnsupportedError
+from ..ops import dynamic  # noqa: F401  Declares the ops that only occur in text.
+from ..ops.declare import REGISTRY
 from .attributes import (
     DenseArray, Enum, Kind, Struct, Symbol, Verbatim, kind_of,
 )
@@ -440,6 +442,8 @@ class Parser:
 
     def op_types(self, operands: Sequence[Value], style: str) -> list[TensorType]:
         """`: types`; checks the operands' and returns the results'."""
+        if style == "none" and not self.at(":"):
+            return []
         self.expect(":")
         if self.at("("):
             listed = self.types_in_parentheses()
@@ -470,8 +474,6 @@ class Parser:
     # -- ops
 
     def definition(self, name: str, offset: int = -1):
-        from ..ops.declare import REGISTRY
-
         found = REGISTRY.get(name)
         if found is None:
             known = "." in name
@@ -538,7 +540,7 @@ class Parser:
         for name, kind_name in definition.attributes.items():
             implied = kind_of(kind_name).implied
             if implied is not None and types:
-                value = implied(types[0])
+                value = implied(types[-1])
                 if name not in definition.optional or (
                         operands and value != implied(operands[0].type)):
                     attributes[name] = value
@@ -774,4 +776,4 @@ def _unquote(text: str) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-__all__ = ["MAX_NESTING", "OpError", "Parser", "parse_module"]
+__all__ = ["MAX_NESTING", "Parser", "parse_module"]

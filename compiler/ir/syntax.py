@@ -288,6 +288,7 @@ TYPE_STYLES: Mapping[str, tuple[Callable[[Types, Types], str | None],
     "result": (lambda o, r: str(r[0]), _only),
     "select": (_select, lambda listed: listed[1:] if len(listed) == 2 else None),
     "pairwise": (lambda o, r: ", ".join(map(str, r)) if o == r else None, lambda listed: listed),
+    "none": (lambda o, r: "", lambda listed: []),
     "arrow": (lambda o, r: f"{', '.join(map(str, o))} -> {result_types(r)}", lambda listed: None),
 }
 """Style -> (short text or None for the functional type, result types of a list without arrow)."""
@@ -308,13 +309,13 @@ def write_row(printer: "Printer", op: Op, form: Row) -> str:
             parts += [_write_item(printer, op, operands, i) for i in item.items]
         else:
             parts.append(_write_item(printer, op, operands, item))
-    text = " ".join(p for p in parts if p)
-    for loose, tight in ((" ,", ","), ("( ", "("), (" )", ")")):
-        text = text.replace(loose, tight)
-    rest = printer.dictionary(op, skip=set(form.names))
+    parts.append(printer.dictionary(op, skip=set(form.names)))
     types = write_types([o.type for o in op.operands], [r.type for r in op.results], form.types)
-    gap = "" if text.startswith("(") else " "
-    return f"{op.name}{gap}{text}{' ' if text and rest else ''}{rest}{' ' if text or rest else ''}: {types}"
+    parts.append(f": {types}" if types else "")
+    text = " ".join(p for p in [op.name, *parts] if p)
+    for loose, tight in ((" ,", ","), (" ( ", "("), (" )", ")")):
+        text = text.replace(loose, tight)
+    return text
 
 
 def _write_item(printer: "Printer", op: Op, operands, item) -> str:

@@ -6,10 +6,13 @@ and cites the constraint of the specification that `infer` found broken.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from ..errors import OpError, TfnError
-from .core import Block, Function, Module, Op, TensorType, Value
+from ..errors import OpError, TfnError, UnsupportedError
+from ..ops.declare import OpDefinition
+from .core import Block, Function, Location, Module, Op, TensorType, Value
+from .dims import InconclusiveDimension
 from .types import is_unknown
 
 
@@ -85,25 +88,31 @@ def _verify_types(op: Op) -> None:
     results = [v.type for v in op.results]
     if is_unknown([*operands, *results]):
         return  # `ir.dynamic.refine` infers these.
-    inferred = infer(op, operands)
+    inferred = infer_types(op.definition, operands, op.attributes, op.regions, op.location)
     if list(inferred) != results:
         raise OpError(f"{op.name} of {_list(operands)} gives {_list(inferred)}, not"
                       f" {_list(results)}", op.location)
 
 
-def infer(op: Op, operands: list[TensorType]) -> list[TensorType]:
-    """The result types of `op` for operands of these types; `OpError` has the op's location."""
+def infer_types(
+    definition: type[OpDefinition], operands: Sequence[TensorType], attributes: Mapping[str, Any],
+    regions: Sequence[Block], location: Location | None,
+) -> list[TensorType]:
+    """Result types by the op's `infer` rule; an `OpError` from it points at `location`."""
     try:
-        return op.definition.infer(operands, op.attributes, op.regions)
+        return definition.infer(operands, attributes, regions)
     except TfnError as error:
         if error.location is None:
-            error.location = op.location
+            error.location = location
         raise
+    except InconclusiveDimension as error:
+        raise UnsupportedError(f"{definition.name} of {_list(operands)} is not the same program"
+                               f" for every size: {error}", location) from error
     except (ArithmeticError, AssertionError, AttributeError, IndexError, KeyError, TypeError,
             ValueError) as error:
         # An `infer` rule may rely on the number and rank of operands that a text got wrong.
-        raise OpError(f"{op.name} does not accept {_list(operands)} with these attributes"
-                      f" ({type(error).__name__}: {error})", op.location) from error
+        raise OpError(f"{definition.name} does not accept {_list(operands)} with these attributes"
+                      f" ({type(error).__name__}: {error})", location) from error
 
 
 def _list(types: Iterable[TensorType]) -> str:
