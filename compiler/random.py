@@ -18,8 +18,17 @@ from .ir.dims import Dim, Extent
 from .ir.dtypes import F32, I32, UI8, UI16, UI32, UI64, DType, as_dtype
 from .numpy.indexing import is_concrete
 from .numpy.promote import (
-    ArrayLike, Value, as_shape, asarray, broadcast_to, convert, dtype_argument, dtype_of,
-    extent_value, floating, to_dtype,
+    ArrayLike,
+    Value,
+    as_shape,
+    asarray,
+    broadcast_to,
+    convert,
+    dtype_argument,
+    dtype_of,
+    extent_value,
+    floating,
+    to_dtype,
 )
 from .ops.control import composite
 from .ops.random import threefry2x32

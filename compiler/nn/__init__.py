@@ -3,17 +3,51 @@ normalisation, attention, cross-entropies, embeddings."""
 
 from ..numpy import one_hot, take
 from .activation import (
-    celu, elu, gelu, glu, hard_shrink, hard_sigmoid, hard_silu, hard_tanh, leaky_relu, log_sigmoid,
-    log_softmax, relu, relu6, selu, sigmoid, silu, soft_shrink, softmax, softplus, softsign,
-    sparse_plus, sparse_sigmoid, sparsemax, squareplus, swish, tanh, tanh_shrink, threshold,
+    celu,
+    elu,
+    gelu,
+    glu,
+    hard_shrink,
+    hard_sigmoid,
+    hard_silu,
+    hard_tanh,
+    leaky_relu,
+    log_sigmoid,
+    log_softmax,
+    relu,
+    relu6,
+    selu,
+    sigmoid,
+    silu,
+    soft_shrink,
+    softmax,
+    softplus,
+    softsign,
+    sparse_plus,
+    sparse_sigmoid,
+    sparsemax,
+    squareplus,
+    swish,
+    tanh,
+    tanh_shrink,
+    threshold,
 )
 from .attention import dot_product_attention
 from .convolution import (
-    average_pool, avg_pool, conv, conv_transpose, depthwise_conv, max_pool, same_padding,
+    average_pool,
+    avg_pool,
+    conv,
+    conv_transpose,
+    depthwise_conv,
+    max_pool,
+    same_padding,
     separable_conv,
 )
 from .loss import (
-    pick, sigmoid_cross_entropy, softmax_cross_entropy, sparse_softmax_cross_entropy,
+    pick,
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+    sparse_softmax_cross_entropy,
 )
 from .normalization import batch_normalization, layer_normalization, moments, rms_normalization
 

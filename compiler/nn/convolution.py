@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Union
 
 import numpy as np
 
@@ -23,8 +22,8 @@ from ..numpy.promote import ArrayLike, Value, asarray, dtype_of, shape_text, uni
 from ..ops.reduction import identity_of, reducer
 from ..trace.core import Array, bind
 
-Padding = Union[str, int, Sequence[Sequence[int]]]
-PerDim = Union[int, Sequence[int]]
+Padding = str | int | Sequence[Sequence[int]]
+PerDim = int | Sequence[int]
 
 
 def per_dim(value: PerDim, count: int, name: str) -> tuple[int, ...]:

@@ -13,8 +13,17 @@ from ..ir.dims import Dim, Extent
 from ..ir.dtypes import F32, I1, I32, DType
 from ..trace.core import Array, Tracer, bind
 from .promote import (
-    ArrayLike, Value, as_shape, asarray, broadcast_to, convert, dtype_argument, dtype_of,
-    extent_value, result_type, to_dtype,
+    ArrayLike,
+    Value,
+    as_shape,
+    asarray,
+    broadcast_to,
+    convert,
+    dtype_argument,
+    dtype_of,
+    extent_value,
+    result_type,
+    to_dtype,
 )
 
 

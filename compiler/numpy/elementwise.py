@@ -15,8 +15,19 @@ from ..errors import OpError, user_location
 from ..ir.dtypes import BF16, F16, F32, F64, I1, DType
 from ..trace.core import Array, bind
 from .promote import (
-    ArrayLike, Value, asarray, broadcast_shapes, broadcast_to, convert, dtype_argument, dtype_of,
-    floating, operands, result_type, to_dtype, weak_kind,
+    ArrayLike,
+    Value,
+    asarray,
+    broadcast_shapes,
+    broadcast_to,
+    convert,
+    dtype_argument,
+    dtype_of,
+    floating,
+    operands,
+    result_type,
+    to_dtype,
+    weak_kind,
 )
 
 Unary = Callable[[ArrayLike], Value]

@@ -24,8 +24,17 @@ from ..ops.reduction import reducer
 from ..trace.core import Array, Tracer, bind, current_graph, trace_region
 from . import elementwise as el
 from .promote import (
-    ArrayLike, Value, asarray, broadcast_shapes, broadcast_to, convert, dtype_of, extent_value,
-    normalize_axis, shape_text, to_dtype,
+    ArrayLike,
+    Value,
+    asarray,
+    broadcast_shapes,
+    broadcast_to,
+    convert,
+    dtype_of,
+    extent_value,
+    normalize_axis,
+    shape_text,
+    to_dtype,
 )
 
 
@@ -397,15 +406,13 @@ def _split(key: Any, shape: Sequence[Extent]) -> tuple[list[Any], dict[int, Valu
     if not any(_is_advanced(i) for i in items):
         return items, {}, 0
     basic, index, places = [], {}, []
-    dim = 0
-    for item in items:
+    for dim, item in enumerate(items):
         if _is_advanced(item) or _is_scalar_index(item):
             # Next to arrays an int is an index array too: it decides where the dims go.
             index[dim] = asarray(item)
             places.append(dim)
             item = slice(None)
         basic.append(item)
-        dim += 1
     adjacent = places == list(range(places[0], places[0] + len(places)))
     return basic, index, places[0] if adjacent else 0
 
@@ -437,13 +444,13 @@ class At:
     def __init__(self, x: ArrayLike):
         self.x = asarray(x)
 
-    def __getitem__(self, key: Any) -> "Update":
+    def __getitem__(self, key: Any) -> Update:
         return Update(self.x, key)
 
 
 @dataclass(frozen=True)
 class Update:
-    """The elements of `x` at `key`; see `At`. Repeated indices combine (`set`: one of them wins)."""
+    """The elements of `x` at `key`; see `At`. Repeated indices combine; for `set` one wins."""
 
     x: Value
     key: Any

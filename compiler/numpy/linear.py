@@ -18,8 +18,15 @@ from ..trace.core import bind
 from . import elementwise as el
 from .manipulation import diagonal, expand_dims, moveaxis, reshape, transpose
 from .promote import (
-    ArrayLike, Value, broadcast_shapes, broadcast_to, dtype_argument, dtype_of,
-    normalize_axis, shape_text, unify,
+    ArrayLike,
+    Value,
+    broadcast_shapes,
+    broadcast_to,
+    dtype_argument,
+    dtype_of,
+    normalize_axis,
+    shape_text,
+    unify,
 )
 from .reduction import sum as sum_
 
@@ -270,7 +277,7 @@ def norm(x: ArrayLike, ord=None, axis=None, keepdims: bool = False) -> Value:
     from .promote import floating
 
     x = floating(x)
-    if ord is None or ord == 2 and not isinstance(axis, (tuple, list)) or ord == "fro":
+    if ord is None or (ord == 2 and not isinstance(axis, (tuple, list))) or ord == "fro":
         return el.sqrt(sum_(el.square(el.absolute(x)), axis, keepdims=keepdims))
     from .reduction import max as max_
     from .reduction import min as min_

@@ -13,8 +13,17 @@ from ..errors import OpError, user_location
 from ..ir.dims import Dim, Extent, product
 from ..trace.core import Array, Tracer, bind
 from .promote import (
-    ArrayLike, Value, as_shape, asarray, broadcast_to, dtype_of, normalize_axes, normalize_axis,
-    shape_text, to_dtype, unify,
+    ArrayLike,
+    Value,
+    as_shape,
+    asarray,
+    broadcast_to,
+    dtype_of,
+    normalize_axes,
+    normalize_axis,
+    shape_text,
+    to_dtype,
+    unify,
 )
 
 
@@ -291,10 +300,10 @@ def repeat(x: ArrayLike, repeats, axis: int | None = None,
 
         order = np.repeat(np.arange(x.shape[axis]), counts)
         return take(x, order[:total_repeat_length].astype(np.int32), axis)
-    wide = x.shape[:axis + 1] + (int(counts),) + x.shape[axis + 1:]
+    wide = (*x.shape[:axis + 1], int(counts), *x.shape[axis + 1:])
     dims = tuple(d if d <= axis else d + 1 for d in range(len(x.shape)))
     spread = bind("stablehlo.broadcast_in_dim", x, shape=wide, broadcast_dimensions=dims)
-    return _reshaped(spread, x.shape[:axis] + (x.shape[axis] * int(counts),) + x.shape[axis + 1:])
+    return _reshaped(spread, (*x.shape[:axis], x.shape[axis] * int(counts), *x.shape[axis + 1:]))
 
 
 def tile(x: ArrayLike, reps) -> Value:

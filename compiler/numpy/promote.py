@@ -8,8 +8,8 @@ takes the array's type. Explicit 64-bit arrays keep their type. Extents may be s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any, Union
+from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +20,8 @@ from ..ops import elementwise as _elementwise  # noqa: F401  (declares the ops)
 from ..ops import shape as _shape  # noqa: F401
 from ..trace.core import Array, Tracer, as_array, bind, current_graph
 
-ArrayLike = Union[Array, Tracer, np.ndarray, complex, Sequence, Any]
-Value = Union[Array, Tracer]
+ArrayLike = Array | Tracer | np.ndarray | complex | Sequence | Any
+Value = Array | Tracer
 
 _PYTHON_TYPES = {bool: I1, int: I32, float: F32, complex: C64,
                  "bool": I1, "int": I32, "float": F32, "complex": C64}
@@ -88,7 +88,7 @@ def _from_sequence(x, target: DType | None) -> Value:
         target = result_type(*leaves)
         if target is I32:
             data = np.asarray(x)
-            fits = data.size == 0 or (-(2**31) <= data.min() and data.max() < 2**31)
+            fits = data.size == 0 or (data.min() >= -(2**31) and data.max() < 2**31)
             return Array(data.astype(np.int32) if fits else data)
     if target is None and not leaves:
         target = F32
@@ -109,7 +109,7 @@ def _leaves(x):
 def _scalar(x, dtype: DType) -> Array:
     if dtype.is_integer and not isinstance(x, (int, np.integer)):
         x = int(x)
-    if not dtype.kind == "complex" and isinstance(x, complex):
+    if dtype.kind != "complex" and isinstance(x, complex):
         x = x.real
     return Array(np.asarray(x, dtype.numpy))
 
@@ -152,7 +152,7 @@ def convert(x: Value, dtype: DType) -> Value:
 
 # -- promotion ------------------------------------------------------------------------------------
 
-@lru_cache(maxsize=None)
+@cache
 def promote(a: DType, b: DType) -> DType:
     """The smallest type both fit; ints never widen a float (i64 with f16 is f16, as in JAX)."""
     if a is b:
@@ -173,7 +173,7 @@ def promote(a: DType, b: DType) -> DType:
     return _SIGNED.get(2 * unsigned.bits, F32)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _with_weak(dtype: DType, kind: str) -> DType:
     """The type of an array of `dtype` next to a Python scalar of `kind`."""
     if _ORDER[dtype.kind] >= _ORDER[kind]:

@@ -18,8 +18,20 @@ from ..trace.core import Array, bind, current_graph
 from ..trace.grad import stop_gradient
 from . import elementwise as el
 from .promote import (
-    ArrayLike, Value, asarray, broadcast_to, convert, dtype_argument, dtype_of, float_type, floating,
-    normalize_axes, normalize_axis, result_type, to_dtype,
+    ArrayLike,
+    Value,
+    asarray,
+    broadcast_to,
+    convert,
+    dtype_argument,
+    dtype_of,
+    float_type,
+    floating,
+    normalize_axes,
+    normalize_axis,
+    result_type,
+    shape_text,
+    to_dtype,
 )
 
 
@@ -70,9 +82,12 @@ def prod(x: ArrayLike, axis=None, dtype=None, keepdims: bool = False, initial=No
 def _extreme(x, axis, keepdims, initial, where, kind) -> Value:
     x = asarray(x)
     axes = normalize_axes(axis, len(x.shape))
-    if initial is None and 0 in (x.shape[a] for a in axes):
-        raise OpError(f"the {kind} of no elements (shape {x.shape}, axis {axis}) needs `initial`",
-                      user_location())
+    if 0 in (x.shape[a] for a in axes):
+        if initial is None:
+            raise OpError(f"the {kind} of no elements (shape {shape_text(x.shape)}, axis {axis})"
+                          " needs `initial`", user_location())
+        rest = tuple(e for d, e in enumerate(x.shape) if d not in axes)
+        return _keep(x, axes, broadcast_to(to_dtype(initial, dtype_of(x)), rest), keepdims)
     result = _reduce(_masked(x, where, kind), axis, keepdims, kind)
     if initial is None:
         return result
@@ -318,7 +333,7 @@ def _scan(x: Value, axis: int, kind: str) -> Value:
     high = tuple(count * block - length if d == axis else 0 for d in range(rank))
     padded = bind("stablehlo.pad", x, identity, edge_padding_low=(0,) * rank,
                   edge_padding_high=high, interior_padding=(0,) * rank)
-    shape = x.shape[:axis] + (count, block) + x.shape[axis + 1:]
+    shape = (*x.shape[:axis], count, block, *x.shape[axis + 1:])
     inner = _scan(bind("stablehlo.reshape", padded, shape=shape), axis + 1, kind)
     totals = _slice(inner, axis + 1, block - 1, block)
     before = _scan(bind("stablehlo.reshape", totals, shape=shape[:axis + 1] + shape[axis + 2:]),

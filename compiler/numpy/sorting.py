@@ -18,8 +18,17 @@ from .creation import iota
 from .indexing import is_concrete, take_along_axis
 from .manipulation import expand_dims, flip, moveaxis, ravel, reshape, slice_along
 from .promote import (
-    ArrayLike, Value, asarray, broadcast_to, convert, dtype_of, floating, normalize_axes,
-    normalize_axis, to_dtype, unify,
+    ArrayLike,
+    Value,
+    asarray,
+    broadcast_to,
+    convert,
+    dtype_of,
+    floating,
+    normalize_axes,
+    normalize_axis,
+    to_dtype,
+    unify,
 )
 from .reduction import sum as sum_
 
