@@ -19,7 +19,10 @@ from .dims import Dim
 from .dtypes import DType, as_dtype
 from .literal import write_dense, write_float
 from .structs import (
-    ConvDimensionNumbers, DotDimensionNumbers, GatherDimensionNumbers, ScatterDimensionNumbers,
+    ConvDimensionNumbers,
+    DotDimensionNumbers,
+    GatherDimensionNumbers,
+    ScatterDimensionNumbers,
 )
 
 
@@ -325,7 +328,7 @@ def write_conv_numbers(n: ConvDimensionNumbers) -> str:
 
 
 def conv_numbers(sides) -> ConvDimensionNumbers:
-    """From three rows of `b`, `f`, `i`, `o` and spatial numbers; `ValueError` when they do not fit."""
+    """From three rows of letters and spatial numbers; `ValueError` when they do not fit."""
     values: list = []
     for row, letters in zip(sides, ("bf", "io", "bf"), strict=True):
         items = [getattr(v, "case", v) for v in row]

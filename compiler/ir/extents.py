@@ -19,7 +19,7 @@ _LIMIT = 64
 
 
 def known_extents(op: Op, known: Mapping[Value, np.ndarray]) -> np.ndarray | None:
-    """The value of the op's result, an object array of ints and dims, or None if it is not known."""
+    """The value of the op's result as an object array of ints and dims; None: not known."""
     rule = _RULES.get(op.name)
     if rule is None or len(op.results) != 1:
         return None

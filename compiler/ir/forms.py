@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .attributes import KINDS, conv_numbers, write_conv_numbers, write_string
-from .core import Block, Op
+from .core import Block, Op, TensorType
+from .dtypes import as_dtype
 from .syntax import function_type
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ Parsed = tuple[list, dict[str, Any], list[Block], list]
 
 @dataclass(frozen=True)
 class OpForm:
-    write: Callable[["Printer", Op, str], str | None]
-    read: Callable[["Parser", Any], Parsed]
+    write: Callable[[Printer, Op, str], str | None]
+    read: Callable[[Parser, Any], Parsed]
 
 
 def _types(op: Op) -> str:
@@ -38,15 +39,15 @@ def _spaced(text: str) -> str:
 
 # -- constant -------------------------------------------------------------------------------------
 
-def _write_constant(printer: "Printer", op: Op, indent: str) -> str:
+def _write_constant(printer: Printer, op: Op, indent: str) -> str:
     rest = printer.dictionary(op, skip=["value"])
     return f"stablehlo.constant{_spaced(rest)} {KINDS['dense'].write(op.attributes['value'])}"
 
 
-def _read_constant(parser: "Parser", definition) -> Parsed:
+def _read_constant(parser: Parser, definition) -> Parsed:
     attributes = parser.op_dictionary(definition)
     value = parser.attribute_of(definition, "value")
-    return [], {**attributes, "value": value}, [], [parser.type_of_dense(value)]
+    return [], {**attributes, "value": value}, [], [TensorType(value.shape, as_dtype(value.dtype))]
 
 
 # -- reduce ---------------------------------------------------------------------------------------
@@ -65,7 +66,7 @@ def _compact(body: Block) -> str | None:
     return only.name if fits else None
 
 
-def _write_reduce(printer: "Printer", op: Op, indent: str) -> str:
+def _write_reduce(printer: Printer, op: Op, indent: str) -> str:
     count, (body,) = len(op.results), op.regions
     pairs = ", ".join(
         f"({printer.name(x)} init: {printer.name(init)})"
@@ -83,7 +84,7 @@ def _write_reduce(printer: "Printer", op: Op, indent: str) -> str:
             f"{indent}}}")
 
 
-def _read_reduce(parser: "Parser", definition) -> Parsed:
+def _read_reduce(parser: Parser, definition) -> Parsed:
     inputs, inits = [], []
     while not inputs or parser.accept(","):
         parser.expect("(")
@@ -115,7 +116,7 @@ def _read_reduce(parser: "Parser", definition) -> Parsed:
 
 # -- while ----------------------------------------------------------------------------------------
 
-def _write_while(printer: "Printer", op: Op, indent: str) -> str:
+def _write_while(printer: Printer, op: Op, indent: str) -> str:
     cond, body = op.regions
     operands = [printer.name(v) for v in op.operands]
     names = [printer.argument(a).partition(":")[0] for a in cond.arguments]
@@ -129,7 +130,7 @@ def _write_while(printer: "Printer", op: Op, indent: str) -> str:
             f"{indent}}} do {{\n{printer.body(body, indent + '  ')}\n{indent}}}")
 
 
-def _read_while(parser: "Parser", definition) -> Parsed:
+def _read_while(parser: Parser, definition) -> Parsed:
     names, operands = [], []
     parser.expect("(")
     while not parser.accept(")"):
@@ -160,7 +161,7 @@ _WINDOW = {"stride": ("window_strides", "i64_array"), "pad": ("padding", "i64_pa
            "reverse": ("window_reversal", "bool_array")}
 
 
-def _write_convolution(printer: "Printer", op: Op, indent: str) -> str:
+def _write_convolution(printer: Printer, op: Op, indent: str) -> str:
     attributes = {"batch_group_count": 1, "feature_group_count": 1, **op.attributes}
     full = Op(op.definition, op.operands, [], attributes, (), op.location)
     window = ", ".join(
@@ -173,7 +174,7 @@ def _write_convolution(printer: "Printer", op: Op, indent: str) -> str:
             f" window = {{{window}}}{_spaced(rest)} : {_types(op)}")
 
 
-def _read_convolution(parser: "Parser", definition) -> Parsed:
+def _read_convolution(parser: Parser, definition) -> Parsed:
     parser.expect("(")
     operands = parser.operands()
     parser.expect(")", "dim_numbers", "=")
@@ -194,7 +195,7 @@ def _read_convolution(parser: "Parser", definition) -> Parsed:
     return operands, attributes, [], parser.op_types(operands, "function")
 
 
-def read_conv_numbers(parser: "Parser"):
+def read_conv_numbers(parser: Parser):
     """`[b, 0, f]x[0, i, o]->[b, 0, f]`."""
     sides = [parser.attribute()]
     for separator in ("x", "->"):
@@ -210,34 +211,34 @@ def read_conv_numbers(parser: "Parser"):
 
 # -- calls ----------------------------------------------------------------------------------------
 
-def _write_call(printer: "Printer", op: Op, indent: str) -> str:
+def _write_call(printer: Printer, op: Op, indent: str) -> str:
     operands = ", ".join(map(printer.name, op.operands))
     rest = _spaced(printer.dictionary(op, skip=["callee"]))
     return f"func.call {printer.symbol(op.attributes['callee'])}({operands}){rest} : {_types(op)}"
 
 
-def _read_call(parser: "Parser", definition) -> Parsed:
+def _read_call(parser: Parser, definition) -> Parsed:
     callee = parser.attribute_of(definition, "callee")
     operands = parser.operands_in_parentheses()
     attributes = {"callee": callee, **parser.op_dictionary(definition)}
     return operands, attributes, [], parser.op_types(operands, "function")
 
 
-def _write_custom_call(printer: "Printer", op: Op, indent: str) -> str:
+def _write_custom_call(printer: Printer, op: Op, indent: str) -> str:
     operands = ", ".join(map(printer.name, op.operands))
     rest = _spaced(printer.dictionary(op, skip=["call_target_name"]))
     target = KINDS["symbol"].write(op.attributes["call_target_name"])[1:-1]
     return f"stablehlo.custom_call @{target}({operands}){rest} : {_types(op)}"
 
 
-def _read_custom_call(parser: "Parser", definition) -> Parsed:
+def _read_custom_call(parser: Parser, definition) -> Parsed:
     target = parser.symbol_name()
     operands = parser.operands_in_parentheses()
     attributes = {"call_target_name": target, **parser.op_dictionary(definition)}
     return operands, attributes, [], parser.op_types(operands, "function")
 
 
-def _write_composite(printer: "Printer", op: Op, indent: str) -> str:
+def _write_composite(printer: Printer, op: Op, indent: str) -> str:
     parts = []
     for name in sorted(set(op.attributes) - {"name"}):
         value = op.attributes[name]
@@ -251,7 +252,7 @@ def _write_composite(printer: "Printer", op: Op, indent: str) -> str:
             f" {{{', '.join(parts)}}} : {_types(op)}")
 
 
-def _read_composite(parser: "Parser", definition) -> Parsed:
+def _read_composite(parser: Parser, definition) -> Parsed:
     name = parser.attribute_of(definition, "name")
     operands = parser.operands()
     attributes = {"name": name, **parser.op_dictionary(definition)}
@@ -265,5 +266,7 @@ FORMS: dict[str, OpForm] = {
     "stablehlo.convolution": OpForm(_write_convolution, _read_convolution),
     "stablehlo.custom_call": OpForm(_write_custom_call, _read_custom_call),
     "stablehlo.composite": OpForm(_write_composite, _read_composite),
+    # Newer StableHLO prints this one pretty; the generic form is read by every version.
+    "stablehlo.dynamic_conv": OpForm(lambda printer, op, indent: None, _read_convolution),
     "func.call": OpForm(_write_call, _read_call),
 }

@@ -7,33 +7,21 @@ bounded, so hostile text ends in a `ParseError`, never in a crash.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from ..errors import ParseError, TfnError, UnsupportedError
+from ..errors import ParseError, UnsupportedError
 from ..ops import dynamic  # noqa: F401  Declares the ops that only occur in text.
 from ..ops.declare import REGISTRY
-from .attributes import (
-    DenseArray, Enum, Kind, Struct, Symbol, Verbatim, kind_of,
-)
+from .attribute_parser import AttributeParser
+from .attributes import Kind, Symbol, Verbatim, kind_of
 from .core import Block, Function, Module, Op, TensorType, Value
-from .dtypes import by_name
-from .forms import FORMS, read_conv_numbers
+from .cursor import MAX_NESTING
+from .forms import FORMS
 from .lexer import Tokens
-from .literal import read_dense
 from .printer import MESHES
 from .syntax import TYPE_STYLES, read_row, row_of
-from .types import read_type
 from .verify import verify_module
-
-MAX_NESTING = 64
-"""Regions in regions, brackets in brackets, calls of calls."""
-
-_SCALAR = re.compile(r"u?i\d+|si\d+|b?f\d+\w*|index")
 
 _IGNORED = frozenset({"result_accuracy"})
 """Hints about ops that never change what they mean."""
@@ -58,109 +46,15 @@ Argument = tuple[str, TensorType, dict[str, Any]]
 """Name, type and attributes of a block argument."""
 
 
-class Parser:
-    """The position in the tokens, the values in scope and the functions seen so far."""
+class Parser(AttributeParser):
+    """Also holds the values in scope and the functions seen so far."""
 
     def __init__(self, tokens: Tokens):
-        self.tokens = tokens
-        self.texts = tokens.texts
-        self.index = 0
+        super().__init__(tokens)
         self.scopes: list[dict[str, Value]] = []
         self.functions: dict[str, Function] = {}
         self.defined: set[str] = set()
         self.references: dict[str, int] = {}
-        self.aliases: dict[str, Any] = {}
-        self.depth = 0
-
-    # -- tokens
-
-    def error(self, message: str, offset: int = 0, kind: type = ParseError) -> TfnError:
-        """An error at the next token (`offset` -1: at the one just read)."""
-        return self.tokens.error(self.index + offset, message, kind)
-
-    def unexpected(self, expected: str) -> TfnError:
-        found = self.texts[self.index]
-        shown = f"`{found[:40]}`" if found else "the end of the text"
-        return self.error(f"expected {expected}, got {shown}")
-
-    def take(self) -> str:
-        """The next token, whatever it is."""
-        text = self.texts[self.index]
-        if not text:
-            raise self.unexpected("more text")
-        self.index += 1
-        return text
-
-    def at(self, *texts: str) -> bool:
-        """Whether the next tokens are these."""
-        return self.texts[self.index:self.index + len(texts)] == list(texts)
-
-    def accept(self, text: str) -> bool:
-        """Step over the next token if it is this one."""
-        if self.texts[self.index] != text:
-            return False
-        self.index += 1
-        return True
-
-    def expect(self, *texts: str) -> None:
-        for text in texts:
-            if not self.accept(text):
-                raise self.unexpected(f"`{text}`")
-
-    def _kind(self, first: str, what: str) -> str:
-        if not self.texts[self.index].startswith(first):
-            raise self.unexpected(what)
-        return self.take()
-
-    def integer(self) -> int:
-        text = self.texts[self.index]
-        if not re.fullmatch(r"-?\d{1,19}", text):
-            raise self.unexpected("an integer")
-        self.index += 1
-        return int(text)
-
-    def integers(self) -> tuple[int, ...]:
-        """`[1, 2]`."""
-        self.expect("[")
-        values: list[int] = []
-        while not self.accept("]"):
-            if values:
-                self.expect(",")
-            values.append(self.integer())
-        return tuple(values)
-
-    def symbol_name(self) -> str:
-        return _unquote(self._kind("@", "a symbol such as @main")[1:])
-
-    @contextmanager
-    def nested(self) -> Iterator[None]:
-        """Bounds the depth of brackets and regions."""
-        self.depth += 1
-        if self.depth > MAX_NESTING:
-            raise self.error(f"nested deeper than {MAX_NESTING} levels")
-        yield
-        self.depth -= 1
-
-    def skip_location(self) -> None:
-        """Step over `loc(...)`."""
-        while self.texts[self.index] == "loc" and self.texts[self.index + 1] == "(":
-            self.index += 1
-            self.balanced()
-
-    def balanced(self) -> str:
-        """Step over one bracketed group; its source text."""
-        start = self.tokens.starts[self.index]
-        closers: list[str] = []
-        pairs = {"(": ")", "[": "]", "{": "}", "<": ">"}
-        while True:
-            text = self.take()
-            if text in pairs:
-                closers.append(pairs[text])
-            elif text in (")", "]", "}", ">"):
-                if not closers or closers.pop() != text:
-                    raise self.error(f"`{text}` closes nothing", -1)
-            if not closers:
-                return self.tokens.text[start:self.tokens.starts[self.index - 1] + len(text)]
 
     # -- modules and functions
 
@@ -190,6 +84,8 @@ class Parser:
             self.top_level_aliases()
         if not self.at(""):
             raise self.unexpected("the end of the text")
+        if not self.functions:
+            raise self.error("the text defines no function")
         self.check_references()
         for name, function in self.functions.items():
             if function.public or name not in self.references:
@@ -215,8 +111,8 @@ class Parser:
             if name not in self.defined:
                 raise self.tokens.error(index, f"there is no function @{name}")
         callees = {
-            name: [v.name for op in f.body.walk() for v in op.attributes.values()
-                   if isinstance(v, Function)]
+            name: list(dict.fromkeys(v.name for op in f.body.walk()
+                                     for v in op.attributes.values() if isinstance(v, Function)))
             for name, f in self.functions.items()}
         heights: dict[str, int] = {}
         for root in callees:
@@ -381,13 +277,13 @@ class Parser:
         self.scopes[-1][name] = value
 
     def new_name(self) -> str:
-        name = self._kind("%", "a value such as %0")
+        name = self.prefixed("%", "a value such as %0")
         if "#" in name:
             raise self.error(f"{name} cannot be defined by name", -1)
         return name
 
     def operand(self) -> Value:
-        name = self._kind("%", "a value such as %0")
+        name = self.prefixed("%", "a value such as %0")
         for scope in reversed(self.scopes):
             if name in scope:
                 return scope[name]
@@ -408,37 +304,6 @@ class Parser:
         values = self.operands()
         self.expect(")")
         return values
-
-    # -- types
-
-    def type(self) -> TensorType:
-        text = self.texts[self.index]
-        if text.startswith("!"):
-            raise self.error(f"the type {text} is not supported", kind=UnsupportedError)
-        if not text.startswith("tensor<"):
-            raise self.unexpected("a tensor type")
-        try:
-            found = read_type(text)
-        except UnsupportedError as error:
-            raise self.error(error.message, kind=UnsupportedError) from None
-        except ValueError as error:
-            raise self.error(str(error)) from None
-        self.index += 1
-        return found
-
-    def types(self, count: int = 1) -> list[TensorType]:
-        """`A, B`."""
-        found = [self.type()]
-        while len(found) < count or self.at(","):
-            self.expect(",")
-            found.append(self.type())
-        return found
-
-    def types_in_parentheses(self) -> list[TensorType]:
-        self.expect("(")
-        found = [] if self.at(")") else self.types()
-        self.expect(")")
-        return found
 
     def op_types(self, operands: Sequence[Value], style: str) -> list[TensorType]:
         """`: types`; checks the operands' and returns the results'."""
@@ -583,8 +448,6 @@ class Parser:
                     UnsupportedError)
         return converted
 
-    # -- attributes
-
     def attribute_of(self, definition, name: str) -> Any:
         """The value of the op's attribute `name`, in its kind."""
         return self.attribute_as(definition.attributes.get(name, "opaque"), name)
@@ -603,177 +466,6 @@ class Parser:
             return self.reference(value.name)
         return value
 
-    def dictionary(self) -> dict[str, Any]:
-        """`{name = value, unit_name}`."""
-        return {name: value for name, value, _ in self.entries()}
-
-    def entries(self) -> list[tuple[str, Any, int]]:
-        """Name, value and place of each entry of a dictionary."""
-        found: list[tuple[str, Any, int]] = []
-        with self.nested():
-            self.expect("{")
-            while not self.accept("}"):
-                if found:
-                    self.expect(",")
-                place = self.index
-                text = self.take()
-                if not (text[0].isalpha() or text[0] in '"_'):
-                    raise self.error(f"expected an attribute's name, got `{text[:40]}`", -1)
-                value = self.attribute() if self.accept("=") else Verbatim("unit")
-                found.append((_unquote(text), value, place))
-        return found
-
-    def attribute(self) -> Any:
-        """Any attribute, as plain values and the classes of `ir/attributes.py`."""
-        text = self.texts[self.index]
-        first = text[:1]
-        if first == "[":
-            return self.array()
-        if first == "{":
-            return self.dictionary()
-        if first == '"':
-            self.index += 1
-            return _unquote(text)
-        if first == "@":
-            return Symbol(self.symbol_name())
-        if first == "#":
-            return self.dialect_attribute()
-        if first.isdigit() or first == "-":
-            return self.number()
-        if text.startswith("dense<"):
-            return self.dense()
-        if text in ("true", "false"):
-            self.index += 1
-            return text == "true"
-        if text == "array" and self.texts[self.index + 1] == "<":
-            return self.dense_array()
-        if text.startswith("tensor<"):
-            return self.type()
-        if text in ("dense_resource", "sparse", "dense"):
-            raise self.error(f"`{text}` constants are not supported", kind=UnsupportedError)
-        if first.isalpha():
-            self.index += 1
-            return Verbatim("unit") if text == "unit" else Enum("", text)
-        if first == "<":  # A struct whose name the pretty form leaves out.
-            return Verbatim(self.balanced())
-        raise self.unexpected("an attribute")
-
-    def array(self) -> tuple:
-        with self.nested():
-            self.expect("[")
-            values: list[Any] = []
-            while not self.accept("]"):
-                if values:
-                    self.expect(",")
-                values.append(self.attribute())
-            return tuple(values)
-
-    def number(self) -> Any:
-        """`1`, `1 : i32`, `1.0 : f32`: Python numbers for i64 and f64, NumPy scalars for others."""
-        text = self.take()
-        # A tensor type after the colon belongs to the op, not to the number.
-        typed = self.at(":") and _SCALAR.fullmatch(self.texts[self.index + 1]) is not None
-        name = ""
-        if typed:
-            self.expect(":")
-            name = self.take()
-        whole = "." not in text and "e" not in text
-        if name in ("", "i64", "f64", "index"):
-            if name == "f64" and whole:
-                return float(np.int64(int(text, 0)).view(np.float64))
-            return int(text, 0) if whole else float(text)
-        try:
-            dtype = by_name(name)
-        except KeyError:
-            raise self.error(f"the number type {name} is not supported", -1,
-                             UnsupportedError) from None
-        try:
-            return read_dense(f"dense<{text}>", TensorType((), dtype))[()]
-        except ValueError as error:
-            raise self.error(str(error), -1) from None
-
-    def dense(self) -> np.ndarray:
-        place, text = self.index, self.take()
-        self.expect(":")
-        type = self.type()
-        try:
-            return read_dense(text, type)
-        except ValueError as error:
-            raise self.tokens.error(place, str(error)) from None
-
-    def type_of_dense(self, value: np.ndarray) -> TensorType:
-        from .dtypes import as_dtype
-
-        return TensorType(value.shape, as_dtype(value.dtype))
-
-    def dense_array(self) -> DenseArray:
-        self.expect("array", "<")
-        dtype = self.take()
-        values: list[Any] = []
-        if self.accept(":"):
-            while not values or self.accept(","):
-                value = self.attribute()
-                if isinstance(value, (tuple, dict, str)):
-                    raise self.error("expected a number", -1)
-                values.append(value)
-        self.expect(">")
-        return DenseArray(dtype, tuple(values))
-
-    def dialect_attribute(self) -> Any:
-        """`#stablehlo<family case>`, `#stablehlo.family<...>`, an alias, or anything else as text."""
-        start = self.tokens.starts[self.index]
-        name = self.take()
-        if not self.at("<"):
-            if name in self.aliases:
-                return self.aliases[name]
-            return Verbatim(name)
-        if name == "#stablehlo":
-            self.expect("<")
-            found = Enum(self.take(), self.take())
-            self.expect(">")
-            return found
-        if name == "#stablehlo.conv" and self.texts[self.index + 1] == "[":
-            self.expect("<")
-            values: dict[str, Any] = {"": read_conv_numbers(self)}
-            self.expect(">")
-        elif name.startswith("#stablehlo."):
-            values = self.fields()
-        else:
-            return Verbatim(name + self.balanced())
-        end = self.tokens.starts[self.index - 1] + 1
-        return Struct(name.partition(".")[2], values, self.tokens.text[start:end])
-
-    def fields(self) -> dict[str, Any]:
-        """`<name = value, ...>`."""
-        with self.nested():
-            self.expect("<")
-            values: dict[str, Any] = {}
-            while not self.accept(">"):
-                if values:
-                    self.expect(",")
-                field = self.take()
-                self.expect("=")
-                values[field] = self.attribute()
-            return values
-
 
 def _types(types: Sequence[TensorType]) -> str:
     return ", ".join(map(str, types)) or "nothing"
-
-
-def _unquote(text: str) -> str:
-    """The content of a string literal (or a bare word)."""
-    if not text.startswith('"'):
-        return text
-    raw = text[1:-1].encode("utf-8", "surrogateescape")
-    simple = {b"n": b"\n", b"t": b"\t", b"\\": b"\\", b'"': b'"'}
-
-    def escape(match: re.Match[bytes]) -> bytes:
-        body = match.group(1)
-        return simple[body] if body in simple else bytes.fromhex(body.decode())
-
-    raw = re.sub(rb'\\([nt\\"]|[0-9a-fA-F]{2})', escape, raw)
-    return raw.decode("utf-8", "surrogateescape")
-
-
-__all__ = ["MAX_NESTING", "Parser", "parse_module"]

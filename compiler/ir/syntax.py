@@ -103,7 +103,7 @@ class Form:
     """How `$name:form` prints and parses; `covers` lists the attributes it stands for."""
 
     write: Callable[[Op, str], str]
-    read: Callable[["Parser", Op | None, str, type], dict[str, Any]]
+    read: Callable[[Parser, Op | None, str, type], dict[str, Any]]
     covers: tuple[str, ...] = ()
     worth: Callable[[Any], bool] = lambda value: True
     """Whether a group around it is printed for this value."""
@@ -113,7 +113,7 @@ def _write_plain(op: Op, name: str) -> str:
     return kind_of(op.definition.attributes.get(name, "")).pretty(op.attributes[name])
 
 
-def _read_plain(parser: "Parser", op, name: str, definition) -> dict[str, Any]:
+def _read_plain(parser: Parser, op, name: str, definition) -> dict[str, Any]:
     return {name: parser.attribute_of(definition, name)}
 
 
@@ -129,7 +129,7 @@ def _write_slices(op: Op, name: str) -> str:
     return "[" + ", ".join(f"{a}:{b}" if c == 1 else f"{a}:{b}:{c}" for a, b, c in bounds) + "]"
 
 
-def _read_slices(parser: "Parser", op, name: str, definition) -> dict[str, Any]:
+def _read_slices(parser: Parser, op, name: str, definition) -> dict[str, Any]:
     bounds = []
     parser.expect("[")
     while not parser.accept("]"):
@@ -152,7 +152,7 @@ def _write_dot(op: Op, name: str) -> str:
             f" {write_ints(n.rhs_contracting_dimensions)}")
 
 
-def _read_dot(parser: "Parser", op, name: str, definition) -> dict[str, Any]:
+def _read_dot(parser: Parser, op, name: str, definition) -> dict[str, Any]:
     dims: dict[str, tuple] = {}
     for word, field in (("batching_dims", "batching"), ("contracting_dims", "contracting")):
         if not parser.accept(word):
@@ -172,7 +172,7 @@ def _write_format(op: Op, name: str) -> str:
     return f"e{op.attributes['exponent_bits']}m{op.attributes['mantissa_bits']}"
 
 
-def _read_format(parser: "Parser", op, name: str, definition) -> dict[str, Any]:
+def _read_format(parser: Parser, op, name: str, definition) -> dict[str, Any]:
     text = parser.take()
     exponent, _, mantissa = text[1:].partition("m")
     if text[:1] != "e" or not (exponent.isdigit() and mantissa.isdigit()):
@@ -296,7 +296,7 @@ TYPE_STYLES: Mapping[str, tuple[Callable[[Types, Types], str | None],
 
 # -- interpreting a row ---------------------------------------------------------------------------
 
-def write_row(printer: "Printer", op: Op, form: Row) -> str:
+def write_row(printer: Printer, op: Op, form: Row) -> str:
     """The op's text from its name to its types."""
     operands = iter(op.operands)
     parts: list[str] = []
@@ -318,7 +318,7 @@ def write_row(printer: "Printer", op: Op, form: Row) -> str:
     return text
 
 
-def _write_item(printer: "Printer", op: Op, operands, item) -> str:
+def _write_item(printer: Printer, op: Op, operands, item) -> str:
     if isinstance(item, Literal):
         return item.text
     if isinstance(item, Operands):
@@ -328,7 +328,7 @@ def _write_item(printer: "Printer", op: Op, operands, item) -> str:
     return FORMS[item.form].write(op, item.name)
 
 
-def read_row(parser: "Parser", definition, form: Row):
+def read_row(parser: Parser, definition, form: Row):
     """Operands, attributes and result types of an op whose name was just read."""
     operands: list = []
     attributes: dict[str, Any] = {}
