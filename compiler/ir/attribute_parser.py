@@ -120,7 +120,7 @@ class AttributeParser(Cursor):
                              UnsupportedError) from None
         return self.scalar(text, dtype)
 
-    def scalar(self, text: str, dtype: DType) -> np.generic:
+    def scalar(self, text: str, dtype: DType) -> Any:
         """A NumPy scalar; floats also from their bits in hex."""
         try:
             return read_dense(f"dense<{text}>", TensorType((), dtype))[()]

@@ -265,7 +265,7 @@ _PRECISIONS = ("DEFAULT", "HIGH", "HIGHEST")
 def _precisions(raw) -> tuple[str, ...]:
     if not isinstance(raw, tuple):
         raise ValueError("a list of precisions")
-    cases = tuple(getattr(v, "case", None) for v in raw)
+    cases = tuple(str(getattr(v, "case", v)) for v in raw)
     if any(c not in _PRECISIONS for c in cases):
         raise ValueError("precisions out of " + ", ".join(_PRECISIONS))
     return cases
@@ -343,15 +343,10 @@ def conv_numbers(sides) -> ConvDimensionNumbers:
 
 def _read_conv(raw) -> ConvDimensionNumbers:
     if isinstance(raw, Struct) and raw.family == "conv":
-        raw = raw.values.get("") or _conv_from_fields(raw.values)
+        raw = raw.values.get("")
     if not isinstance(raw, ConvDimensionNumbers):
         raise ValueError("#stablehlo.conv<[b, 0, f]x[0, i, o]->[b, 0, f]>")
     return raw
-
-
-def _conv_from_fields(values) -> ConvDimensionNumbers:
-    return ConvDimensionNumbers(**{k: v if isinstance(v, int) else _ints(v)
-                                   for k, v in values.items()})
 
 
 _STRUCTS: dict[type, Callable[[Any], str]] = {

@@ -131,7 +131,7 @@ class _Sizes:
         self.cache[extent] = value
         return value
 
-    def vector(self, extents: Sequence[Extent], op: Op) -> Value:
+    def vector(self, extents: Sequence[Any], op: Op) -> Value:
         """Extents as a tensor of i32; rows of pairs as a matrix."""
         flat: tuple = tuple(extents)
         rows = bool(flat) and isinstance(flat[0], (tuple, list))
@@ -193,7 +193,7 @@ class _Dynamizer:
                     f"StableHLO has no {op.name} with a symbolic {symbolic[0]}", op.location)
             for k in DYNAMIC_FORMS[name].moved:
                 value = attributes.pop(k)
-                extents = value.shape if isinstance(value, TensorType) else value
+                extents: Any = value.shape if isinstance(value, TensorType) else value
                 operands.append(sizes.vector(extents, op))
             if op.name == "stablehlo.convolution":
                 attributes.pop("dtype", None)
@@ -326,13 +326,13 @@ class _Body:
         dropped: set[Op] = set()
         queue = self.suspects
         while queue:
-            op = queue.pop().op
-            if op is None or op in dropped or op.definition.has_effect:
+            maker = queue.pop().op
+            if maker is None or maker in dropped or maker.definition.has_effect:
                 continue
-            if op.regions or any(count.get(r) for r in op.results):
+            if maker.regions or any(count.get(r) for r in maker.results):
                 continue
-            dropped.add(op)
-            for operand in op.operands:
+            dropped.add(maker)
+            for operand in maker.operands:
                 count[operand] -= 1
                 queue.append(operand)
         for block in blocks:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .attributes import KINDS, conv_numbers, write_conv_numbers, write_string
-from .core import Block, Op, TensorType
+from .core import Block, Op, TensorType, Value
 from .dtypes import as_dtype
 from .syntax import function_type
 
 if TYPE_CHECKING:
-    from .parser import Parser
+    from .attribute_parser import AttributeParser
+    from .parser import Argument, Parser
     from .printer import Printer
 
 Parsed = tuple[list, dict[str, Any], list[Block], list]
@@ -85,7 +86,8 @@ def _write_reduce(printer: Printer, op: Op, indent: str) -> str:
 
 
 def _read_reduce(parser: Parser, definition) -> Parsed:
-    inputs, inits = [], []
+    inputs: list[Value] = []
+    inits: list[Value] = []
     while not inputs or parser.accept(","):
         parser.expect("(")
         inputs.append(parser.operand())
@@ -131,7 +133,8 @@ def _write_while(printer: Printer, op: Op, indent: str) -> str:
 
 
 def _read_while(parser: Parser, definition) -> Parsed:
-    names, operands = [], []
+    names: list[str] = []
+    operands: list[Value] = []
     parser.expect("(")
     while not parser.accept(")"):
         if names:
@@ -145,7 +148,7 @@ def _read_while(parser: Parser, definition) -> Parsed:
         types = parser.types(len(operands))
     if parser.accept("attributes"):
         parser.op_dictionary(definition)
-    arguments = [(name, type, {}) for name, type in zip(names, types, strict=True)]
+    arguments: list[Argument] = [(name, type, {}) for name, type in zip(names, types, strict=True)]
     parser.expect("cond")
     cond = parser.braced_region(arguments)
     parser.expect("do")
@@ -195,7 +198,7 @@ def _read_convolution(parser: Parser, definition) -> Parsed:
     return operands, attributes, [], parser.op_types(operands, "function")
 
 
-def read_conv_numbers(parser: Parser):
+def read_conv_numbers(parser: AttributeParser):
     """`[b, 0, f]x[0, i, o]->[b, 0, f]`."""
     sides = [parser.attribute()]
     for separator in ("x", "->"):

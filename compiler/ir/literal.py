@@ -78,21 +78,21 @@ _ITEM = re.compile(r"\s*(?:(\[)|(\])|(,)|\(\s*([^\s,()\[\]]+)\s*,\s*([^\s,()\[\]
 def read_dense(text: str, type: TensorType) -> np.ndarray:
     """The array of a token `dense<...>`; `ValueError` says what does not fit `type`."""
     body = text[len("dense<"):-1].strip()
-    if any(isinstance(d, Dim) for d in type.shape):
+    shape = tuple(d for d in type.shape if not isinstance(d, Dim))
+    if len(shape) != type.rank:
         raise ValueError(f"a dense literal needs a static shape, not {type}")
-    dtype = type.dtype
     if not body:
         if type.size:
             raise ValueError(f"the literal is empty but {type} has {type.size} elements")
-        return np.zeros(type.shape, dtype.numpy)
+        return np.zeros(shape, type.dtype.numpy)
     if body[0] == '"':
-        return _read_hex(body.strip('"'), type)
+        return _read_hex(body.strip('"'), type, shape)
     if body[0] == "[":
-        return _read_list(body, type)
-    return np.broadcast_to(_read_elements([body], dtype)[0], type.shape)
+        return _read_list(body, type).reshape(shape)
+    return np.broadcast_to(_read_elements([body], type.dtype)[0], shape)
 
 
-def _read_hex(body: str, type: TensorType) -> np.ndarray:
+def _read_hex(body: str, type: TensorType, shape: tuple[int, ...]) -> np.ndarray:
     if not body.startswith("0x"):
         raise ValueError("a dense string begins with 0x")
     try:
@@ -102,13 +102,14 @@ def _read_hex(body: str, type: TensorType) -> np.ndarray:
                          ) from None
     item = type.dtype.itemsize
     if len(data) == item and type.size != 1:
-        return np.broadcast_to(np.frombuffer(data, type.dtype.numpy)[0], type.shape)
+        return np.broadcast_to(np.frombuffer(data, type.dtype.numpy)[0], shape)
     if len(data) != type.nbytes:
         raise ValueError(f"the hex string has {len(data)} bytes, {type} needs {type.nbytes}")
-    return np.frombuffer(data, type.dtype.numpy).reshape(type.shape)
+    return np.frombuffer(data, type.dtype.numpy).reshape(shape)
 
 
 def _read_list(body: str, type: TensorType) -> np.ndarray:
+    """The elements of nested lists, whose lengths must be those of `type`."""
     elements: list = []
     counts = [0] * (type.rank + 1)
     depth, position, item_due = 0, 0, True
@@ -150,7 +151,7 @@ def _read_list(body: str, type: TensorType) -> np.ndarray:
         item_due = False
     if depth or counts[0] != 1:
         raise ValueError("the brackets of the literal do not match")
-    return _read_elements(elements, type.dtype).reshape(type.shape)
+    return _read_elements(elements, type.dtype)
 
 
 def _read_elements(elements: list, dtype: DType) -> np.ndarray:

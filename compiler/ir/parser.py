@@ -180,7 +180,8 @@ class Parser(AttributeParser):
     def function_results(self) -> tuple[list[TensorType], list[dict[str, Any]]]:
         if not self.accept("("):
             return [self.type()], [{}]
-        types, attributes = [], []
+        types: list[TensorType] = []
+        attributes: list[dict[str, Any]] = []
         while not self.accept(")"):
             if types:
                 self.expect(",")

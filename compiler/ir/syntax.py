@@ -130,7 +130,7 @@ def _write_slices(op: Op, name: str) -> str:
 
 
 def _read_slices(parser: Parser, op, name: str, definition) -> dict[str, Any]:
-    bounds = []
+    bounds: list[tuple[int, int, int]] = []
     parser.expect("[")
     while not parser.accept("]"):
         if bounds:
