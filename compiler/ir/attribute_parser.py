@@ -83,6 +83,8 @@ class AttributeParser(Cursor):
         if first.isalpha():
             self.index += 1
             return Verbatim("unit") if text == "unit" else Enum("", text)
+        if first == "(":
+            return self.function_type()
         if first == "<":  # A struct whose name the pretty form leaves out.
             return Verbatim(self.balanced())
         raise self.unexpected("an attribute")

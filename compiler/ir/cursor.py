@@ -142,6 +142,16 @@ class Cursor:
         self.expect(")")
         return found
 
+    def results(self) -> list[TensorType]:
+        """One type, or several in parentheses."""
+        return self.types_in_parentheses() if self.at("(") else [self.type()]
+
+    def function_type(self) -> tuple[list[TensorType], list[TensorType]]:
+        """`(A, B) -> C`."""
+        operands = self.types_in_parentheses()
+        self.expect("->")
+        return operands, self.results()
+
 
 def unquote(text: str) -> str:
     """The content of a string literal (or a bare word)."""

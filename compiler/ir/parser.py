@@ -61,27 +61,20 @@ class Parser(AttributeParser):
     def module(self) -> Module:
         module = Module(name="main")
         self.top_level_aliases()
-        wrapped = self.accept("module") or self.accept("builtin.module")
-        if wrapped:
+        if self.accept('"builtin.module"'):
+            self.generic_module(module)
+        elif self.accept("module") or self.accept("builtin.module"):
             if self.texts[self.index].startswith("@"):
                 module.name = self.symbol_name()
             if self.accept("attributes"):
                 module.attributes.update(self.dictionary())
             self.expect("{")
-        while not (self.at("}") if wrapped else self.at("")):
-            if self.accept("sdy.mesh"):
-                name = self.symbol_name()
-                self.expect("=")
-                module.attributes.setdefault(MESHES, {})[name] = Verbatim(self.balanced())
-            elif self.texts[self.index] in ("func.func", "func"):
-                self.function()
-            elif not self.top_level_aliases():
-                raise self.unexpected("`func.func`" + (" or `}`" if wrapped else ""))
-            self.skip_location()
-        if wrapped:
+            self.symbols(module, end="}")
             self.expect("}")
-            self.skip_location()
-            self.top_level_aliases()
+        else:
+            self.symbols(module, end="")
+        self.skip_location()
+        self.top_level_aliases()
         if not self.at(""):
             raise self.unexpected("the end of the text")
         if not self.functions:
@@ -91,6 +84,61 @@ class Parser(AttributeParser):
             if function.public or name not in self.references:
                 module.functions[name] = function
         return module
+
+    def symbols(self, module: Module, end: str) -> None:
+        """Functions and meshes up to the token `end`."""
+        while not self.at(end):
+            if self.accept("sdy.mesh"):
+                name = self.symbol_name()
+                self.expect("=")
+                module.attributes.setdefault(MESHES, {})[name] = Verbatim(self.balanced())
+            elif self.accept("func.func") or self.accept("func"):
+                self.function()
+            elif self.accept('"func.func"'):
+                self.generic_function()
+            elif not self.top_level_aliases():
+                raise self.unexpected("`func.func`" + (f" or `{end}`" if end else ""))
+            self.skip_location()
+
+    def generic_module(self, module: Module) -> None:
+        """`() <{sym_name = "m"}> ({ functions }) {attributes} : () -> ()`."""
+        self.expect("(", ")")
+        module.name = str(self.properties().get("sym_name", module.name))
+        self.expect("(", "{")
+        self.symbols(module, end="}")
+        self.expect("}", ")")
+        if self.at("{"):
+            module.attributes.update(self.dictionary())
+        self.expect(":", "(", ")", "->", "(", ")")
+
+    def generic_function(self) -> None:
+        """`() <{sym_name = "f", function_type = ...}> ({ body }) : () -> ()`."""
+        self.expect("(", ")")
+        place = self.index
+        properties = self.properties()
+        name, type = properties.get("sym_name"), properties.get("function_type")
+        if not isinstance(name, str) or not isinstance(type, tuple):
+            raise self.tokens.error(place, "a function needs sym_name and function_type")
+        function = self.new_function(name, properties.get("sym_visibility") == "private")
+        self.expect("(")
+        body = self.function_body(None)
+        self.expect(")")
+        if self.at("{"):
+            self.dictionary()
+        self.expect(":", "(", ")", "->", "(", ")")
+        self.check_results(function, body, type[1])
+        function.body = body
+        function.argument_attributes = _rows(properties.get("arg_attrs"), len(body.arguments))
+        function.result_attributes = _rows(properties.get("res_attrs"), len(body.returns))
+
+    def properties(self) -> dict[str, Any]:
+        """`<{name = value}>`, if there are any."""
+        if not self.at("<", "{"):
+            return {}
+        self.take()
+        found = self.dictionary()
+        self.expect(">")
+        return found
 
     def top_level_aliases(self) -> bool:
         """`#name = attribute` lines."""
@@ -145,37 +193,47 @@ class Parser(AttributeParser):
         self.references.setdefault(name, self.index - 1)
         return self.functions.setdefault(name, Function(name, Block(), public=False))
 
+    def new_function(self, name: str, private: bool) -> Function:
+        """The function that the text defines next; it may have been referred to before."""
+        if name in self.defined:
+            raise self.error(f"the function @{name} is defined twice", -1)
+        self.defined.add(name)
+        function = self.functions.setdefault(name, Function(name, Block()))
+        function.public = not private
+        return function
+
     def function(self) -> None:
-        self.take()
+        """`[visibility] @name(arguments) -> results attributes {...} { body }`."""
         private = self.accept("private")
         if not private:
             self.accept("public")
         place = self.index
-        name = self.symbol_name()
-        if name in self.defined:
-            raise self.error(f"the function @{name} is defined twice", -1)
-        function = self.functions.setdefault(name, Function(name, Block(), public=not private))
-        self.defined.add(name)
+        function = self.new_function(self.symbol_name(), private)
         arguments = self.arguments(named=None)
-        result_types: list[TensorType] = []
-        result_attributes: list[dict[str, Any]] = []
+        types, function.result_attributes = [], []
         if self.accept("->"):
-            result_types, result_attributes = self.function_results()
+            types, function.result_attributes = self.function_results()
         if self.accept("attributes"):
             self.dictionary()
         if not self.at("{"):
-            raise self.tokens.error(place, f"@{name} is declared without a body",
+            raise self.tokens.error(place, f"@{function.name} is declared without a body",
                                     UnsupportedError)
+        function.body = self.function_body(arguments)
+        function.argument_attributes = [a for _, _, a in arguments]
+        self.check_results(function, function.body, types)
+
+    def function_body(self, arguments: Sequence[Argument] | None) -> Block:
+        """A function sees no value from outside."""
         self.scopes, outer = [], self.scopes
         body = self.braced_region(arguments, terminators=("return", "func.return"))
         self.scopes = outer
+        return body
+
+    def check_results(self, function: Function, body: Block, types: list[TensorType]) -> None:
         got = [v.type for v in body.returns]
-        if got != result_types:
-            raise self.error(f"@{name} returns {_types(got)} but is declared to return"
-                             f" {_types(result_types)}", -1)
-        function.body, function.public = body, not private
-        function.argument_attributes = [a for _, _, a in arguments]
-        function.result_attributes = result_attributes
+        if got != types:
+            raise self.error(f"@{function.name} returns {_types(got)} but is declared to return"
+                             f" {_types(types)}", -1)
 
     def function_results(self) -> tuple[list[TensorType], list[dict[str, Any]]]:
         if not self.accept("("):
@@ -315,11 +373,11 @@ class Parser(AttributeParser):
             listed = self.types_in_parentheses()
             self.check_types(operands, listed)
             self.expect("->")
-            return self.types_in_parentheses() if self.at("(") else [self.type()]
+            return self.results()
         listed = self.types()
         if self.accept("->"):
             self.check_types(operands, listed)
-            return self.types_in_parentheses() if self.at("(") else [self.type()]
+            return self.results()
         results = TYPE_STYLES[style][1](listed)
         if results is None:
             raise self.error("expected the types of operands and results, (A, B) -> C", -1)
@@ -466,6 +524,11 @@ class Parser(AttributeParser):
             self.references.setdefault(value.name, place)
             return self.reference(value.name)
         return value
+
+
+def _rows(attributes: Any, count: int) -> list[dict[str, Any]]:
+    """Attributes per argument or result of a function in generic form."""
+    return list(attributes) if attributes else [{} for _ in range(count)]
 
 
 def _types(types: Sequence[TensorType]) -> str:
