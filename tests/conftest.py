@@ -1,8 +1,8 @@
 """What every test shares: the backend, the repository's root, and tests that need outside tools.
 
-A test that runs something outside tfn says so: `@pytest.mark.outside("g++", "mpiexec")`. Without the
-tool it is skipped with the line that installs it; in CI (`CI=true`) it fails, so that nothing can be
-left unchecked there without anybody noticing.
+A test that runs something outside tfn says so: `@pytest.mark.outside("g++", "mpiexec")`. Without
+the tool it is skipped with the line that installs it; in CI (`CI=true`) it fails, so that nothing
+can be left unchecked there without anybody noticing.
 """
 
 from __future__ import annotations
