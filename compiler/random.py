@@ -88,11 +88,12 @@ def _block(key: ArrayLike, shape: tuple[Extent, ...]) -> tuple[Value, Value]:
     key = asarray(key)
     if is_concrete(key):
         _words(key)
-        index = np.arange(math.prod(shape), dtype=np.uint64).reshape(shape)
+        sizes = tuple(e.__index__() for e in shape)
+        index = np.arange(math.prod(sizes), dtype=np.uint64).reshape(sizes)
+        low, high = index.astype(np.uint32), (index >> np.uint64(32)).astype(np.uint32)
         with np.errstate(over="ignore"):
-            words = threefry2x32(*key._data, (index >> np.uint64(32)).astype(np.uint32),
-                                 index.astype(np.uint32))
-        return Array(np.asarray(words[0])), Array(np.asarray(words[1]))
+            first, second = threefry2x32(key._data[0], key._data[1], high, low)
+        return Array(np.asarray(first)), Array(np.asarray(second))
     k0, k1 = _words(key)
     high, low = _counters(shape)
     return threefry2x32(k0, k1, high, low)
@@ -206,13 +207,13 @@ def randint(key: ArrayLike, shape, minval: ArrayLike, maxval: ArrayLike, dtype=I
     dtype, shape = dtype_argument(dtype), as_shape(shape)
     if not dtype.is_integer:
         raise OpError(f"randint needs an integer dtype, got {dtype}", user_location())
-    unsigned = _UNSIGNED[dtype.bits]
+    unsigned = _UNSIGNED[max(32, dtype.bits)]
     low, high = to_dtype(minval, dtype), to_dtype(maxval, dtype)
     keys = split(key)
     upper, lower = (bits(keys[i], shape, unsigned) for i in range(2))
-    span = tnp.where(high <= low, 1, convert(high - low, unsigned))
+    span = tnp.where(high <= low, 1, convert(high, unsigned) - convert(low, unsigned))
     # upper * 2**bits + lower, modulo span, without a type twice as wide.
-    half = Array(np.asarray(2 ** (dtype.bits // 2), unsigned.numpy)) % span
+    half = Array(np.asarray(2 ** (unsigned.bits // 2), unsigned.numpy)) % span
     multiplier = half * half % span
     offset = (upper % span * multiplier + lower % span) % span
     return low + convert(offset, dtype)

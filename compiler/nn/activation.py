@@ -1,7 +1,7 @@
 """Activation functions. softmax, log_softmax and gelu keep their names as composites.
 
 Piecewise functions are written with selects whose unused branch is harmless, so that derivatives
-are finite everywhere; at a kink the derivative is that of the left side (`relu`: 0 at 0).
+are finite everywhere; at a kink the derivative is one of the two sides' (`relu`: 0 at 0).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def relu6(x: ArrayLike) -> Value:
 def leaky_relu(x: ArrayLike, negative_slope: float = 0.2) -> Value:
     """x above 0, `negative_slope` * x below."""
     x = floating(x)
-    return tnp.where(x > 0, x, x * negative_slope)
+    return tnp.where(x >= 0, x, x * negative_slope)
 
 
 def sigmoid(x: ArrayLike) -> Value:
@@ -102,7 +102,8 @@ def hard_silu(x: ArrayLike) -> Value:
 
 def hard_tanh(x: ArrayLike) -> Value:
     """x limited to [-1, 1]."""
-    return tnp.clip(x, -1, 1)
+    x = asarray(x)
+    return tnp.where(x > 1, 1, tnp.where(x < -1, -1, x))
 
 
 def tanh_shrink(x: ArrayLike) -> Value:
@@ -132,7 +133,9 @@ def threshold(x: ArrayLike, threshold: float, default_value: float) -> Value:
 def squareplus(x: ArrayLike, b: float = 4) -> Value:
     """(x + sqrt(x*x + b)) / 2."""
     x = floating(x)
-    return (x + tnp.sqrt(tnp.square(x) + b)) / 2
+    root = tnp.sqrt(tnp.square(x) + b)
+    # Below 0 the sum cancels; b / (root - x) is the same number.
+    return tnp.where(x < 0, b / (root + tnp.abs(x)), x + root) / 2
 
 
 def sparse_plus(x: ArrayLike) -> Value:
@@ -143,7 +146,8 @@ def sparse_plus(x: ArrayLike) -> Value:
 
 def sparse_sigmoid(x: ArrayLike) -> Value:
     """0 below -1, 1 above 1, a line between."""
-    return tnp.clip((floating(x) + 1) / 2, 0, 1)
+    x = floating(x)
+    return 0.5 * hard_tanh(x) + 0.5
 
 
 def glu(x: ArrayLike, axis: int = -1) -> Value:

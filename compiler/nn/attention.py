@@ -32,9 +32,9 @@ def dot_product_attention(query: ArrayLike, key: ArrayLike, value: ArrayLike,
     has_bias, has_mask = bias is not None, mask is not None
 
     def attend(q, k, v, *rest):
-        rest = list(rest)
-        return _attend(q, k, v, rest.pop(0) if has_bias else None,
-                       rest.pop(0) if has_mask else None, scale, is_causal)
+        given = iter(rest)
+        return _attend(q, k, v, next(given) if has_bias else None,
+                       next(given) if has_mask else None, scale, is_causal)
 
     return composite("tfn.attention", attend, query, key, value, *map(asarray, extra),
                      scale=float(scale), is_causal=is_causal, bias=has_bias, mask=has_mask)

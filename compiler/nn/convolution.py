@@ -141,30 +141,30 @@ def separable_conv(x: ArrayLike, depthwise_kernel: ArrayLike, pointwise_kernel: 
 
 
 def transposed_padding(padding: Padding, windows: Sequence[int], strides: Sequence[int],
-                       dilations: Sequence[int], output_padding: PerDim | None = None):
-    """Padding of the dilated input that makes a transposed convolution of the forward padding.
+                       dilations: Sequence[int],
+                       output_padding: PerDim | None = None) -> tuple[tuple[int, int], ...]:
+    """Padding of the dilated input that transposes a forward convolution with `padding`.
 
-    Without `output_padding` the result has size n * stride ("same") or
-    n * stride + max(window - stride, 0) ("valid").
+    With n input elements and windows spanning w the result has n * stride elements ("same") or
+    (n - 1) * stride + max(w, stride) ("valid"); with `output_padding` it has
+    (n - 1) * stride + w % 2 + output_padding or (n - 1) * stride + w + output_padding.
     """
     if not isinstance(padding, str):
         return paddings(padding, windows, windows, strides, dilations)
-    extra = None if output_padding is None else per_dim(output_padding, len(windows),
-                                                        "output_padding")
+    same = padding.lower() == "same"
+    extra = (None,) * len(windows) if output_padding is None else per_dim(
+        output_padding, len(windows), "output_padding")
     pairs = []
-    for d, (window, stride, dilation) in enumerate(zip(windows, strides, dilations, strict=True)):
+    for window, stride, dilation, more in zip(windows, strides, dilations, extra, strict=True):
         span = (window - 1) * dilation + 1
-        forward = 0 if padding.lower() == "valid" else max(span - stride, 0)
-        if extra is not None:
-            forward = 0 if padding.lower() == "valid" else span - 1
-            low = span - 1 - forward // 2
-            high = span - 1 - (forward - forward // 2) + extra[d]
+        if more is None:
+            size = stride if same else max(span, stride)
         else:
-            low = span - 1 - forward // 2
-            size_minus_dilated = stride - 1 + (max(span - stride, 0)
-                                               if padding.lower() == "valid" else 0)
-            high = span - 1 + size_minus_dilated - low
-        pairs.append((low, high))
+            size = (span % 2 if same else span) + more
+        # What the forward convolution padded in all; it put the smaller half first.
+        forward = max(span - size, 0)
+        low = span - 1 - forward // 2
+        pairs.append((low, size + span - 2 - low))
     return tuple(pairs)
 
 
@@ -229,11 +229,11 @@ def avg_pool(x: ArrayLike, size: PerDim, strides: PerDim | None = None,
     x = tnp.floating(x)
     dtype = dtype_of(x)
     wide = tnp.convert(x, F32) if dtype.bits == 16 else x
-    dims, size, strides, pads = _windows(x, size, strides, padding, data_format)
-    total = _pool(wide, "add", size, strides, pads)
+    dims, window, steps, pads = _windows(x, size, strides, padding, data_format)
+    total = _pool(wide, "add", window, steps, pads)
     if not any(low or high for low, high in pads):
-        return tnp.convert(total / math.prod(size), dtype)
-    return tnp.convert(total / _window_counts(wide, dims, size, strides, pads), dtype)
+        return tnp.convert(total / math.prod(window), dtype)
+    return tnp.convert(total / _window_counts(wide, dims, window, steps, pads), dtype)
 
 
 average_pool = avg_pool

@@ -121,8 +121,8 @@ def linspace(start, stop, num: int = 50, endpoint: bool = True, retstep: bool = 
     low, high = to_dtype(start, target), to_dtype(stop, target)
     spaces = num - 1 if endpoint else num
     shape = np.broadcast_shapes(low.shape, high.shape)
-    at = np.arange(num, dtype=np.float64) / max(spaces, 1)
-    at = Array(at.astype(target.numpy).reshape((num,) + (1,) * len(shape)))
+    steps = np.arange(num, dtype=np.float64) / max(spaces, 1)
+    at = Array(steps.astype(target.numpy).reshape((num,) + (1,) * len(shape)))
     # Interpolate from both ends, so that both are hit exactly.
     result = low * (1 - at) + high * at
     if axis != 0 and shape:

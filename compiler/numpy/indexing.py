@@ -304,12 +304,12 @@ def _bound(value: Any) -> Any:
 def _slice_bounds(item: slice, extent: Extent) -> tuple[Extent, Extent, int]:
     start, stop, step = _bound(item.start), _bound(item.stop), _bound(item.step) or 1
     if isinstance(extent, int) and not isinstance(start, Dim) and not isinstance(stop, Dim):
-        low, high, step = slice(start, stop, step).indices(extent)
+        first, end, step = slice(start, stop, step).indices(extent)
         if step > 0:
-            return low, max(low, high), step
-        count = max(0, -((high - low) // -step))
-        last = low + (count - 1) * step
-        return (last, low + 1, step) if count else (0, 0, step)
+            return first, max(first, end), step
+        count = max(0, -((end - first) // -step))
+        last = first + (count - 1) * step
+        return (last, first + 1, step) if count else (0, 0, step)
     if step < 0 and (start is not None or stop is not None):
         raise UnsupportedError(f"a reversed slice with bounds along the symbolic dim `{extent}`",
                                user_location())
@@ -328,7 +328,8 @@ def _from_end(bound: Any, extent: Extent, default: Extent) -> Extent:
 
 def _basic(items: Sequence[Any], shape: Sequence[Extent]) -> BasicKey:
     """The basic part of an expanded key; advanced entries take their whole dim."""
-    starts, limits, strides, dropped, new_dims = [], [], [], [], []
+    columns: tuple[list[Any], ...] = ([], [], [], [])
+    new_dims = []
     place = 0
     extents = iter(shape)
     for item in items:
@@ -349,9 +350,10 @@ def _basic(items: Sequence[Any], shape: Sequence[Extent]) -> BasicKey:
             raise IndexError(f"an index is an int, a slice, None, ... or an integer array, not"
                              f" {item!r}")
         place += 0 if drop else 1
-        for column, value in zip((starts, limits, strides, dropped), (*bounds, drop), strict=True):
+        for column, value in zip(columns, (*bounds, drop), strict=True):
             column.append(value)
-    return BasicKey(tuple(starts), tuple(limits), tuple(strides), tuple(dropped), tuple(new_dims))
+    starts, limits, strides, dropped = map(tuple, columns)
+    return BasicKey(starts, limits, strides, dropped, tuple(new_dims))
 
 
 def _scalar_start(item: Any, extent: Extent) -> Any:

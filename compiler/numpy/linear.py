@@ -169,8 +169,8 @@ def einsum(subscripts: str, *arrays: ArrayLike, preferred_element_type=None, **_
     value, names = pairs[0]
     summed = tuple(d for d, n in enumerate(names) if n not in output)
     value = sum_(value, summed) if summed else value
-    names = [n for n in names if n in output]
-    return transpose(value, [names.index(n) for n in output])
+    kept = [n for n in names if n in output]
+    return transpose(value, [kept.index(n) for n in output])
 
 
 def _parse_einsum(subscripts: str, shapes) -> tuple[list[str], str]:
@@ -228,13 +228,15 @@ def _contraction_order(pairs, output: str) -> list[tuple[int, int]]:
 def _binary_steps(step: tuple[int, ...]) -> list[tuple[int, int]]:
     """A step over several operands as pairs: the highest two, then the result with the next."""
     positions = sorted(step, reverse=True)
-    return [tuple(positions[:2]), *((p, -1) for p in positions[2:])] if positions[1:] else []
+    if len(positions) == 1:
+        return []
+    return [(positions[0], positions[1]), *((p, -1) for p in positions[2:])]
 
 
 def _contract(first, second, wanted: set[str], preferred_element_type):
     """Contract two named operands, keeping the names in `wanted`."""
-    (a, a_names), (b, b_names) = (_drop_unneeded(*operand, other[1], wanted) for operand, other
-                                  in ((first, second), (second, first)))
+    a, a_names = _drop_unneeded(first[0], first[1], second[1], wanted)
+    b, b_names = _drop_unneeded(second[0], second[1], first[1], wanted)
     a, a_names, b, b_names = _squeeze_ones(a, a_names, b, b_names)
     shared = [n for n in a_names if n in b_names]
     batch = [n for n in shared if n in wanted]

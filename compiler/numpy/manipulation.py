@@ -6,6 +6,7 @@ None of these compute: each is a few ops that the compiler folds into the reader
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -360,8 +361,9 @@ def roll(x: ArrayLike, shift, axis=None) -> Value:
     if axis is None:
         return _reshaped(roll(ravel(x), shift, 0), x.shape)
     axes = [axis] if isinstance(axis, int) else list(axis)
+    shifts: list[Any]
     if isinstance(shift, Tracer):
-        shifts = [shift] if not shift.shape else [shift[i] for i in range(len(axes))]
+        shifts = [shift] if not shift.shape else unstack(shift)
     else:
         shifts = np.broadcast_to(np.asarray(shift), (len(axes),)).tolist()
     for a, s in zip(axes, shifts, strict=True):
@@ -436,7 +438,8 @@ def _pad_axis(x: Value, axis: int, low: int, high: int, mode: str) -> Value:
     elif mode in ("wrap", "reflect", "symmetric"):
         from .indexing import take
 
-        order = np.pad(np.arange(n), (low, high), mode=mode)
+        how: Any = mode
+        order = np.pad(np.arange(n), (low, high), mode=how)
         return take(x, order.astype(np.int32), axis)
     else:
         raise OpError(f"pad mode {mode!r} is not one of constant, edge, reflect, symmetric, wrap",

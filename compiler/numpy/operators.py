@@ -76,27 +76,8 @@ def _iterate(self):
     return (self[i] for i in range(len(self)))
 
 
-def _hash(self):
-    return id(self)
-
-
-def _install() -> None:
-    for name, function in _BINARY.items():
-        setattr(Operators, f"__{name}__", _binary(function))
-        if name not in _COMPARISONS:
-            setattr(Operators, f"__r{name}__", _reflected(function))
-    for name, function in _UNARY.items():
-        setattr(Operators, f"__{name}__", lambda self, function=function: function(self))
-    for name, function in _METHODS.items():
-        setattr(Operators, name, _method(function, name))
-    for name, function in _PROPERTIES.items():
-        setattr(Operators, name, property(function))
-    Operators.astype = _astype
-    Operators.__getitem__ = indexing.getitem
-    Operators.__iter__ = _iterate
-    # Comparison is elementwise, so arrays hash by identity; both classes define neither otherwise.
-    Operators.__hash__ = _hash
-    Operators.__round__ = lambda self, decimals=0: el.round(self, decimals)
+def _round(self, decimals: int = 0):
+    return el.round(self, decimals)
 
 
 def _method(function, name: str):
@@ -106,6 +87,29 @@ def _method(function, name: str):
     method.__name__ = name
     method.__doc__ = function.__doc__
     return method
+
+
+def _forward(function):
+    def operator(self):
+        return function(self)
+
+    return operator
+
+
+def _install() -> None:
+    members = {
+        **{f"__{n}__": _binary(f) for n, f in _BINARY.items()},
+        **{f"__r{n}__": _reflected(f) for n, f in _BINARY.items() if n not in _COMPARISONS},
+        **{f"__{n}__": _forward(f) for n, f in _UNARY.items()},
+        **{n: _method(f, n) for n, f in _METHODS.items()},
+        **{n: property(f) for n, f in _PROPERTIES.items()},
+        # Comparison is elementwise, so arrays hash by identity.
+        "__hash__": object.__hash__,
+        "__getitem__": indexing.getitem, "__iter__": _iterate, "__round__": _round,
+        "astype": _astype,
+    }
+    for name, member in members.items():
+        setattr(Operators, name, member)
 
 
 _install()

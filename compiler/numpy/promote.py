@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -20,8 +20,10 @@ from ..ops import elementwise as _elementwise  # noqa: F401  (declares the ops)
 from ..ops import shape as _shape  # noqa: F401
 from ..trace.core import Array, Tracer, as_array, bind, current_graph
 
-ArrayLike = Array | Tracer | np.ndarray | complex | Sequence | Any
-Value = Array | Tracer
+ArrayLike: TypeAlias = Any
+"""Array, Tracer, NumPy array, Python number, Dim, or a (nested) sequence of these."""
+Value: TypeAlias = Any
+"""Array or Tracer. Any to a type checker: their operators are installed at run time."""
 
 _PYTHON_TYPES = {bool: I1, int: I32, float: F32, complex: C64,
                  "bool": I1, "int": I32, "float": F32, "complex": C64}
@@ -263,7 +265,8 @@ def broadcast_to(x: ArrayLike, shape: Sequence[Extent]) -> Value:
         raise OpError(f"cannot broadcast an array of shape {shape_text(x.shape)} to"
                       f" {shape_text(shape)}", user_location())
     if isinstance(x, Array) and current_graph() is None:
-        return Array(np.broadcast_to(x._data, shape))
+        sizes: Any = shape
+        return Array(np.broadcast_to(x._data, sizes))
     return bind("stablehlo.broadcast_in_dim", x, shape=shape,
                 broadcast_dimensions=tuple(range(offset, len(shape))))
 

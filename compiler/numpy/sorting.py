@@ -6,6 +6,8 @@ on values (`nonzero`, `unique`) need concrete arrays.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..errors import OpError, UnsupportedError, user_location
@@ -113,7 +115,7 @@ def searchsorted(sorted_: ArrayLike, values: ArrayLike, side: str = "left") -> V
     """Where `values` go into the sorted 1-d array: how many elements are before (i32)."""
     line, values = unify(sorted_, values)
     if is_concrete(line) and is_concrete(values):
-        found = np.searchsorted(line._data, values._data, side=side)
+        found = np.searchsorted(line._data, values._data, "right" if side == "right" else "left")
         return Array(np.asarray(found, np.int32))
     wide = expand_dims(values, len(values.shape))
     compare = el.less if side == "left" else el.less_equal
@@ -194,7 +196,9 @@ def flatnonzero(x: ArrayLike) -> Value:
 def unique(x: ArrayLike, return_index: bool = False, return_inverse: bool = False,
            return_counts: bool = False, axis: int | None = None):
     """The distinct elements, sorted, and what else was asked for. Needs a concrete array."""
-    found = np.unique(_concrete(x, "unique"), return_index, return_inverse, return_counts, axis)
+    options: Any = {"return_index": return_index, "return_inverse": return_inverse,
+                    "return_counts": return_counts, "axis": axis}
+    found = np.unique(_concrete(x, "unique"), **options)
     if not isinstance(found, tuple):
         return Array(found)
     first, *more = found
@@ -260,8 +264,8 @@ def trapezoid(y: ArrayLike, x: ArrayLike | None = None, dx: float = 1.0, axis: i
     y = floating(y)
     axis = normalize_axis(axis, len(y.shape))
     extent = y.shape[axis]
-    step = dx if x is None else diff(x)
-    if x is not None and len(step.shape) == 1:
+    step = asarray(dx if x is None else diff(x))
+    if len(step.shape) == 1:
         step = reshape(step, tuple(-1 if d == axis else 1 for d in range(len(y.shape))))
     pair = el.add(slice_along(y, axis, 1, extent), slice_along(y, axis, 0, extent - 1))
     return sum_(el.multiply(el.multiply(pair, step), 0.5), axis)

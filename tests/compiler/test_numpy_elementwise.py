@@ -3,6 +3,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
+
 import tfn.compiler.numpy as tnp
 from tfn.compiler.errors import OpError
 

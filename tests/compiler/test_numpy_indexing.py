@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 import tfn.compiler.numpy as tnp
 from tfn.compiler.errors import OpError, TfnError
 from tfn.compiler.ir.core import TensorType
@@ -9,7 +10,7 @@ from tfn.compiler.ir.dtypes import F32, I1
 from tfn.compiler.trace.core import trace
 
 X = np.arange(120, dtype=np.float32).reshape(4, 5, 6)
-I = np.array([[0, 2], [3, -1]])
+PLANE = np.array([[0, 2], [3, -1]])
 J = np.array([1, -2])
 
 KEYS = {
@@ -17,10 +18,12 @@ KEYS = {
     "backwards": slice(None, None, -1), "backwards step": slice(4, 0, -2),
     "empty": slice(3, 1), "beyond": slice(2, 99), "ellipsis": (..., 2),
     "ellipsis middle": (1, ..., slice(1, 4)), "new axis": (None, slice(None), None, 1),
-    "all": (), "dots": ..., "array": I, "negative array": J, "array then slice": (J, slice(1, 3)),
-    "slice then array": (slice(None), J), "two arrays": (I, I), "arrays apart": (J, slice(None), J),
+    "all": (), "dots": ..., "array": PLANE, "negative array": J,
+    "array then slice": (J, slice(1, 3)),
+    "slice then array": (slice(None), J), "two arrays": (PLANE, PLANE),
+    "arrays apart": (J, slice(None), J),
     "int and array": (0, slice(None), J), "array and int": (slice(None), J, 2),
-    "new axis and array": (None, J, slice(None), None), "arrays broadcast": (I, J),
+    "new axis and array": (None, J, slice(None), None), "arrays broadcast": (PLANE, J),
     "array and step": (slice(None, None, -2), J, slice(0, 5, 2)), "mask": X[:, 0, 0] > 30,
     "mask of all dims": X % 7 == 0, "mask and slice": (slice(1, 3), X[0, :, 0] > 10),
     "list": [0, 2], "empty array": np.zeros(0, np.int32),
@@ -36,10 +39,7 @@ def test_reading(engine, name):
     np.testing.assert_array_equal(found, expected)
 
 
-UNIQUE = [n for n in KEYS]
-
-
-@pytest.mark.parametrize("name", UNIQUE)
+@pytest.mark.parametrize("name", KEYS)
 def test_setting(engine, name):
     key = KEYS[name]
     expected = X.copy()
@@ -104,7 +104,7 @@ def test_iteration_and_length():
 
 
 @pytest.mark.parametrize("axis", [None, 0, 1, -1])
-@pytest.mark.parametrize("indices", [2, J, I])
+@pytest.mark.parametrize("indices", [2, J, PLANE])
 def test_take(engine, axis, indices):
     np.testing.assert_array_equal(engine(lambda x: tnp.take(x, indices, axis), X),
                                   np.take(X, indices, axis))

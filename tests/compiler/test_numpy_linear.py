@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 import tfn.compiler.numpy as tnp
 from tfn.compiler.errors import OpError, UnsupportedError
 from tfn.compiler.ir.core import TensorType
@@ -53,12 +54,14 @@ def test_tensordot(engine, axes):
 
 
 EINSUMS = [
-    ("ij,jk->ik", (2, 3), (3, 4)), ("ij,jk", (2, 3), (3, 4)), ("bij,bjk->bik", (5, 2, 3), (5, 3, 4)),
+    ("ij,jk->ik", (2, 3), (3, 4)), ("ij,jk", (2, 3), (3, 4)),
+    ("bij,bjk->bik", (5, 2, 3), (5, 3, 4)),
     ("ij->ji", (2, 3)), ("ij->i", (2, 3)), ("ij->", (2, 3)), ("ii->i", (3, 3)), ("ii", (3, 3)),
     ("iij->j", (3, 3, 2)), ("i,j->ij", (2,), (3,)), ("i,i->", (4,), (4,)), ("i,i->i", (4,), (4,)),
     ("...ij,...jk->...ik", (5, 2, 3), (5, 3, 4)), ("...ij,jk->...ik", (5, 2, 3), (3, 4)),
     ("...ij,...jk->...ik", (5, 2, 3), (6, 5, 3, 4)), ("ba,b->ab", (3, 4), (3,)),
-    ("btnh,bsnh->bnts", (2, 3, 2, 4), (2, 5, 2, 4)), ("bnts,bsnh->btnh", (2, 2, 3, 5), (2, 5, 2, 4)),
+    ("btnh,bsnh->bnts", (2, 3, 2, 4), (2, 5, 2, 4)),
+    ("bnts,bsnh->btnh", (2, 2, 3, 5), (2, 5, 2, 4)),
     ("abc,cde,de->abe", (2, 3, 4), (4, 5, 6), (5, 6)), ("ij,jk,kl->il", (2, 3), (3, 4), (4, 5)),
     ("a,b,c,d->dcba", (2,), (3,), (4,), (5,)), ("ij,ij->ji", (2, 3), (2, 3)),
     ("b...,b...->b...", (2, 3), (2, 1)), ("abc,abd->cd", (2, 3, 4), (2, 3, 5)),

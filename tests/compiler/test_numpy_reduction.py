@@ -5,6 +5,7 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
+
 import tfn.compiler.numpy as tnp
 from tfn.compiler.errors import OpError
 from tfn.compiler.ir.core import TensorType

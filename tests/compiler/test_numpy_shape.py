@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 import tfn.compiler.numpy as tnp
 from tfn.compiler.errors import OpError
 from tfn.compiler.ir.core import TensorType
