@@ -303,6 +303,9 @@ class Parser(AttributeParser):
                 self.index += 1
                 block.returns = self.returned(generic=text.startswith('"'))
                 return
+            if text.startswith("^"):
+                raise self.error("regions of several blocks are not supported",
+                                 kind=UnsupportedError)
             if text == "}" or not text:
                 raise self.unexpected(f"an op or `{terminators[0]}`")
             self.op(block)
