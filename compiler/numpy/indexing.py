@@ -1,4 +1,4 @@
-"""Indexing: `x[...]`, `x.at[...].set`, take, gather and scatter along axes, dynamic slices.
+"""Indexing: `x[...]`, take, gather and scatter along axes, dynamic slices.
 
 A key is split into a *basic* part (ints, slices, None, traced scalars: slice, reverse, reshape,
 dynamic_slice) and an *advanced* part (integer arrays: gather). Negative indices count from the end;
@@ -31,7 +31,6 @@ from .promote import (
     broadcast_to,
     convert,
     dtype_of,
-    extent_value,
     normalize_axis,
     shape_text,
     to_dtype,
@@ -45,7 +44,7 @@ def is_concrete(x: Any) -> bool:
 
 # -- gather and scatter along axes ----------------------------------------------------------------
 
-def _from_front(index: Value, x: Value, axis: int) -> Value:
+def from_front(index: Value, x: Value, axis: int) -> Value:
     """`index` with negative entries counted from the end of `axis`, never narrower than i32."""
     dtype = dtype_of(index)
     if not dtype.is_integer:
@@ -68,7 +67,7 @@ def _start_indices(x: Value, index: Mapping[int, Value]) -> tuple[Value, tuple[E
     from .promote import unify
 
     axes = sorted(index)
-    parts = unify(*(_from_front(index[a], x, a) for a in axes))
+    parts = unify(*(from_front(index[a], x, a) for a in axes))
     shape = broadcast_shapes(*(p.shape for p in parts))
     parts = [broadcast_to(p, shape) for p in parts]
     if len(parts) == 1:
@@ -184,7 +183,7 @@ def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int | None = -1) -> 
         collapsed_slice_dims=(axis,), operand_batching_dims=others,
         start_indices_batching_dims=others, start_index_map=(axis,),
         index_vector_dim=len(x.shape))
-    return bind("stablehlo.gather", x, _from_front(indices, x, axis), dimension_numbers=numbers,
+    return bind("stablehlo.gather", x, from_front(indices, x, axis), dimension_numbers=numbers,
                 slice_sizes=(1,) * len(x.shape))
 
 
@@ -199,7 +198,7 @@ def put_along_axis(x: ArrayLike, indices: ArrayLike, values: ArrayLike, axis: in
         scatter_indices_batching_dims=others, scatter_dims_to_operand_dims=(axis,),
         index_vector_dim=len(x.shape))
     updates = broadcast_to(to_dtype(values, dtype_of(x)), indices.shape)
-    return bind("stablehlo.scatter", x, _from_front(indices, x, axis), updates,
+    return bind("stablehlo.scatter", x, from_front(indices, x, axis), updates,
                 scatter_dimension_numbers=numbers, regions=[_overwrite(dtype_of(x))])
 
 
@@ -326,7 +325,7 @@ def _from_end(bound: Any, extent: Extent, default: Extent) -> Extent:
     return bound if isinstance(bound, Dim) or bound >= 0 else bound + extent
 
 
-def _basic(items: Sequence[Any], shape: Sequence[Extent]) -> BasicKey:
+def basic_key(items: Sequence[Any], shape: Sequence[Extent]) -> BasicKey:
     """The basic part of an expanded key; advanced entries take their whole dim."""
     columns: tuple[list[Any], ...] = ([], [], [], [])
     new_dims = []
@@ -365,7 +364,7 @@ def _scalar_start(item: Any, extent: Extent) -> Any:
     return i if isinstance(i, Dim) or i >= 0 else i + extent
 
 
-def _read_basic(x: Value, key: BasicKey) -> Value:
+def read_basic(x: Value, key: BasicKey) -> Value:
     if any(isinstance(s, Tracer) for s in key.starts):
         x, key = _read_dynamic(x, key)
     forward = tuple(abs(s) for s in key.strides)
@@ -391,7 +390,7 @@ def _result_shape(sliced: Sequence[Extent], key: BasicKey) -> tuple[Extent, ...]
 
 def _read_dynamic(x: Value, key: BasicKey) -> tuple[Value, BasicKey]:
     """Read the dims with traced starts; returns what is left to do."""
-    starts = [_from_front(s, x, d) if isinstance(s, Tracer) else 0
+    starts = [from_front(s, x, d) if isinstance(s, Tracer) else 0
               for d, s in enumerate(key.starts)]
     sizes = [1 if isinstance(s, Tracer) else e for s, e in zip(key.starts, x.shape, strict=True)]
     x = dynamic_slice(x, starts, sizes)
@@ -401,7 +400,7 @@ def _read_dynamic(x: Value, key: BasicKey) -> tuple[Value, BasicKey]:
                        key.dropped, key.new_dims)
 
 
-def _split(key: Any, shape: Sequence[Extent]) -> tuple[list[Any], dict[int, Value], int]:
+def split_key(key: Any, shape: Sequence[Extent]) -> tuple[list[Any], dict[int, Value], int]:
     """The basic part of a key, the advanced index arrays by dim of its result, and the position
     their dims take in the final result (NumPy: in place if adjacent, else first)."""
     items = _unmask(_expand(key, len(shape)))
@@ -425,8 +424,8 @@ def getitem(x: Value, key: Any) -> Value:
         plain = _numpy_key(key)
         if plain is not None:
             return Array(np.asarray(x._data[plain]))
-    basic, index, position = _split(key, x.shape)
-    result = _read_basic(x, _basic(basic, x.shape))
+    basic, index, position = split_key(key, x.shape)
+    result = read_basic(x, basic_key(basic, x.shape))
     return gather_elements(result, index, position) if index else result
 
 
@@ -436,109 +435,3 @@ def _numpy_key(key: Any) -> Any:
     if any(isinstance(i, (Tracer, Dim)) for i in items):
         return None
     return tuple(i._data if isinstance(i, Array) else i for i in items)
-
-
-# -- updates --------------------------------------------------------------------------------------
-
-class At:
-    """`x.at[key].set(v)` and friends: a copy of `x` with the elements at `key` changed."""
-
-    def __init__(self, x: ArrayLike):
-        self.x = asarray(x)
-
-    def __getitem__(self, key: Any) -> Update:
-        return Update(self.x, key)
-
-
-@dataclass(frozen=True)
-class Update:
-    """The elements of `x` at `key`; see `At`. Repeated indices combine; for `set` one wins."""
-
-    x: Value
-    key: Any
-
-    def get(self) -> Value:
-        """`x[key]`."""
-        return getitem(self.x, self.key)
-
-    def set(self, values: ArrayLike) -> Value:
-        """Replace the elements."""
-        return self._apply(None, values)
-
-    def add(self, values: ArrayLike) -> Value:
-        """Add to the elements."""
-        return self._apply("add", values)
-
-    def subtract(self, values: ArrayLike) -> Value:
-        """Subtract from the elements."""
-        return self._apply("add", el.negative(values))
-
-    def multiply(self, values: ArrayLike) -> Value:
-        """Multiply the elements."""
-        return self._apply("multiply", values)
-
-    mul = multiply
-
-    def max(self, values: ArrayLike) -> Value:
-        """The larger of element and value."""
-        return self._apply("maximum", values)
-
-    def min(self, values: ArrayLike) -> Value:
-        """The smaller of element and value."""
-        return self._apply("minimum", values)
-
-    def _apply(self, kind: str | None, values: ArrayLike) -> Value:
-        x = self.x
-        mask = asarray(self.key) if isinstance(self.key, (Array, Tracer, np.ndarray)) else None
-        if mask is not None and dtype_of(mask) is I1 and not np.shape(values):
-            wide = mask.shape + (1,) * (len(x.shape) - len(mask.shape))
-            mask = bind("stablehlo.reshape", mask, shape=wide)
-            changed = values if kind is None else bind(
-                f"stablehlo.{kind}", x, broadcast_to(to_dtype(values, dtype_of(x)), x.shape))
-            return convert(el.where(mask, to_dtype(changed, dtype_of(x)), x), dtype_of(x))
-        basic, index, position = _split(self.key, x.shape)
-        key = _basic(basic, x.shape)
-        part = _read_basic(x, key)
-        if index:
-            part = scatter_elements(part, index, position, values, kind)
-        else:
-            new = broadcast_to(to_dtype(values, dtype_of(x)), part.shape)
-            part = new if kind is None else bind(f"stablehlo.{kind}", part, new)
-        return _write_basic(x, key, part)
-
-
-def _write_basic(x: Value, key: BasicKey, part: Value) -> Value:
-    """`x` with what `_read_basic(x, key)` reads replaced by `part`."""
-    sizes = []
-    for start, limit, stride in zip(key.starts, key.limits, key.strides, strict=True):
-        span = 1 if isinstance(start, Tracer) else limit - start
-        sizes.append(span if abs(stride) == 1 else -(-span // abs(stride)))
-    part = bind("stablehlo.reshape", part, shape=tuple(sizes))
-    if tuple(sizes) == x.shape and all(s == 1 for s in key.strides):
-        return part
-    if any(isinstance(n, int) and n == 0 for n in sizes):
-        return x
-    backward = tuple(d for d, s in enumerate(key.strides) if s < 0)
-    if backward:
-        part = bind("stablehlo.reverse", part, dimensions=backward)
-    if all(abs(s) == 1 for s in key.strides):
-        starts = [_from_front(s, x, d) if isinstance(s, Tracer) else extent_value(s)
-                  for d, s in enumerate(key.starts)]
-        return dynamic_update_slice(x, part, starts)
-    if any(isinstance(s, Tracer) for s in key.starts):
-        raise UnsupportedError("a traced index beside a strided slice in .at[...]; use two steps",
-                               user_location())
-    return el.where(_spread(broadcast_to(True, part.shape), key, x.shape),
-                    _spread(part, key, x.shape), x)
-
-
-def _spread(part: Value, key: BasicKey, shape: Sequence[Extent]) -> Value:
-    """`part` at its places in an otherwise zero array of `shape`."""
-    low, high, interior = [], [], []
-    for start, stride, size, extent in zip(key.starts, key.strides, part.shape, shape, strict=True):
-        step = abs(stride)
-        low.append(start)
-        high.append(extent - start - ((size - 1) * step + 1))
-        interior.append(step - 1)
-    return bind("stablehlo.pad", part, np.zeros((), part.dtype), edge_padding_low=tuple(low),
-                edge_padding_high=tuple(high), interior_padding=tuple(interior))

@@ -10,7 +10,7 @@ import numpy as np
 from ..ir.dims import Dim
 from ..trace.core import Array, Operators, Tracer
 from . import elementwise as el
-from . import indexing, linear, manipulation, reduction, sorting
+from . import indexing, linear, manipulation, reduction, sorting, update
 from .promote import asarray, convert, dtype_argument
 
 _OPERANDS = (Array, Tracer, Dim, np.ndarray, np.generic, int, float, complex, bool, list, tuple)
@@ -42,7 +42,7 @@ _METHODS = {
 }
 _PROPERTIES = {
     "T": manipulation.transpose, "mT": lambda x: manipulation.swapaxes(x, -1, -2),
-    "real": el.real, "imag": el.imag, "at": indexing.At,
+    "real": el.real, "imag": el.imag, "at": update.At,
     "itemsize": lambda x: x.dtype.itemsize,
 }
 

@@ -264,11 +264,33 @@ def broadcast_to(x: ArrayLike, shape: Sequence[Extent]) -> Value:
     if offset < 0 or any(e != 1 and e != s for e, s in zip(x.shape, shape[offset:], strict=True)):
         raise OpError(f"cannot broadcast an array of shape {shape_text(x.shape)} to"
                       f" {shape_text(shape)}", user_location())
-    if isinstance(x, Array) and current_graph() is None:
-        sizes: Any = shape
-        return Array(np.broadcast_to(x._data, sizes))
+    return _stretch(x, shape)
+
+
+# Traced, a small splat becomes a constant; a larger one a recorded broadcast (as in `bind`).
+_SMALL = 1024
+
+
+def _stretch(x: Value, shape: Any) -> Value:
+    """`broadcast_to` for a shape that is known to fit."""
+    if isinstance(x, Array) and (current_graph() is None or _is_small(shape)):
+        data = x._data
+        if data.ndim == 0 and data.dtype.kind in "biufc":
+            # Much cheaper than np.broadcast_to, and every Python scalar comes this way.
+            return Array(np.ndarray(shape, data.dtype, data, 0, (0,) * len(shape)))
+        return Array(np.broadcast_to(data, shape))
+    offset = len(shape) - len(x.shape)
     return bind("stablehlo.broadcast_in_dim", x, shape=shape,
                 broadcast_dimensions=tuple(range(offset, len(shape))))
+
+
+def _is_small(shape: Sequence[Extent]) -> bool:
+    size: Extent = 1
+    for extent in shape:
+        if not isinstance(extent, int):
+            return False
+        size *= extent
+    return size <= _SMALL
 
 
 def broadcast_arrays(*xs: ArrayLike) -> list[Value]:
@@ -292,7 +314,7 @@ def operands(*xs: ArrayLike, dtype: DType | None = None) -> list[Value]:
     if all(v.shape == shape for v in values):
         return values
     shape = broadcast_shapes(*(v.shape for v in values))
-    return [broadcast_to(v, shape) for v in values]
+    return [v if v.shape == shape else _stretch(v, shape) for v in values]
 
 
 # -- arguments ------------------------------------------------------------------------------------

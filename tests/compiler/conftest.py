@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 import tfn.compiler.numpy  # noqa: F401  (arrays get their operators)
 from tfn.compiler.ir.evaluator import evaluate
 from tfn.compiler.trace.core import as_array, trace

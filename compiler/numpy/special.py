@@ -1,0 +1,201 @@
+"""Elementary functions that are compositions of ops: inverse and hyperbolic functions, logarithms
+of sums, the inverse error function.
+
+Each is written to be accurate at small arguments and not to overflow at large ones.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..ir.dtypes import BF16, F16, F32, F64
+from ..trace.core import bind
+from .elementwise import (
+    absolute,
+    convert,
+    equal,
+    erf,
+    exp,
+    expm1,
+    isinf,
+    isnan,
+    less,
+    log,
+    log1p,
+    logical_or,
+    maximum,
+    minimum,
+    multiply,
+    power,
+    sign,
+    sin,
+    sqrt,
+    square,
+    where,
+)
+from .promote import ArrayLike, Value, dtype_of, floating, operands, result_type
+
+
+def exp2(x: ArrayLike) -> Value:
+    """2**x."""
+    return power(2.0, floating(x))
+
+
+def log2(x: ArrayLike) -> Value:
+    """Base-2 logarithm."""
+    return log(x) * (1 / math.log(2))
+
+
+def log10(x: ArrayLike) -> Value:
+    """Base-10 logarithm."""
+    return log(x) * (1 / math.log(10))
+
+
+def arctan2(y: ArrayLike, x: ArrayLike) -> Value:
+    """The angle of the point (x, y) in radians, in [-pi, pi]."""
+    dtype = result_type(x, y, 0.0)
+    return bind("stablehlo.atan2", *operands(y, x, dtype=dtype))
+
+
+def arctan(x: ArrayLike) -> Value:
+    """Inverse tangent in radians."""
+    return arctan2(x, 1.0)
+
+
+def arcsin(x: ArrayLike) -> Value:
+    """Inverse sine in radians; NaN outside [-1, 1]."""
+    x = floating(x)
+    return 2 * arctan2(x, 1 + sqrt((1 - x) * (1 + x)))
+
+
+def arccos(x: ArrayLike) -> Value:
+    """Inverse cosine in radians; NaN outside [-1, 1]."""
+    x = floating(x)
+    return 2 * arctan2(sqrt(1 - x), sqrt(1 + x))
+
+
+def sinh(x: ArrayLike) -> Value:
+    """Hyperbolic sine."""
+    x = floating(x)
+    small = expm1(absolute(x))
+    near = 0.5 * (small + small / (small + 1))
+    # exp(x - log 2) does not overflow where sinh(x) is finite.
+    far = exp(absolute(x) - math.log(2))
+    return where(less(x, 0), -1, 1) * where(less(absolute(x), 20), near, far)
+
+
+def cosh(x: ArrayLike) -> Value:
+    """Hyperbolic cosine."""
+    x = absolute(floating(x))
+    return exp(x - math.log(2)) + exp(-x - math.log(2))
+
+
+def arcsinh(x: ArrayLike) -> Value:
+    """Inverse hyperbolic sine."""
+    x = floating(x)
+    size = absolute(x)
+    limit = 1e4 if dtype_of(x) is not F16 else 100.0
+    squared = square(minimum(size, limit))
+    near = log1p(size + squared / (1 + sqrt(squared + 1)))
+    result = where(less(size, limit), near, log(size) + math.log(2))
+    return where(equal(x, 0), x, sign(x) * result)
+
+
+def arccosh(x: ArrayLike) -> Value:
+    """Inverse hyperbolic cosine; NaN below 1."""
+    x = floating(x)
+    limit = 1e4 if dtype_of(x) is not F16 else 100.0
+    near = minimum(x, limit) - 1
+    return where(less(x, limit), log1p(near + sqrt(near * (near + 2))), log(x) + math.log(2))
+
+
+def arctanh(x: ArrayLike) -> Value:
+    """Inverse hyperbolic tangent; NaN outside [-1, 1]."""
+    x = floating(x)
+    return 0.5 * (log1p(x) - log1p(-x))
+
+
+acos, asin, atan, atan2 = arccos, arcsin, arctan, arctan2
+acosh, asinh, atanh = arccosh, arcsinh, arctanh
+
+
+def erfc(x: ArrayLike) -> Value:
+    """1 - erf(x)."""
+    return 1 - erf(x)
+
+
+# Giles, "Approximating the erfinv function" (2010): f32 coefficients, central and tail.
+_ERFINV_CENTRAL = (2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087,
+                   -0.00125372503, -0.00417768164, 0.246640727, 1.50140941)
+_ERFINV_TAIL = (-0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773,
+                -0.0076224613, 0.00943887047, 1.00167406, 2.83297682)
+
+
+def erf_inv(x: ArrayLike) -> Value:
+    """Inverse error function: +-inf at +-1, NaN outside [-1, 1]."""
+    x = floating(x)
+    dtype = dtype_of(x)
+    if dtype in (F16, BF16):
+        return convert(erf_inv(convert(x, F32)), dtype)
+    w = -log1p(-(x * x))
+    central = less(w, 5.0)
+    at = where(central, w - 2.5, sqrt(maximum(w, 5.0)) - 3.0)
+    p = where(central, _ERFINV_CENTRAL[0], _ERFINV_TAIL[0])
+    for c, t in zip(_ERFINV_CENTRAL[1:], _ERFINV_TAIL[1:], strict=True):
+        p = where(central, c, t) + p * at
+    edge = equal(absolute(x), 1)
+    result = where(edge, x * math.inf, p * x)
+    if dtype is F64:
+        # The polynomials give 24 bits; Newton's step on erf squares the error, twice for safety.
+        inside = where(less(absolute(x), 1), result, 0.0)
+        for _ in range(2):
+            slope = exp(-inside * inside) * (2 / math.sqrt(math.pi))
+            inside = inside - (erf(inside) - x) / slope
+        result = where(less(absolute(x), 1), inside, result)
+    return result
+
+
+erfinv = erf_inv
+
+
+def logaddexp(x: ArrayLike, y: ArrayLike) -> Value:
+    """log(e**x + e**y) without overflow."""
+    a, b = operands(x, y, dtype=result_type(x, y, 0.0))
+    difference = a - b
+    # The difference is NaN for equal infinities: their sum is right.
+    return where(isnan(difference), a + b, maximum(a, b) + log1p(exp(-absolute(difference))))
+
+
+def logaddexp2(x: ArrayLike, y: ArrayLike) -> Value:
+    """log2(2**x + 2**y) without overflow."""
+    log_2 = math.log(2)
+    return logaddexp(multiply(x, log_2), multiply(y, log_2)) * (1 / log_2)
+
+
+def hypot(x: ArrayLike, y: ArrayLike) -> Value:
+    """sqrt(x*x + y*y) without overflow."""
+    a, b = (absolute(v) for v in operands(x, y, dtype=result_type(x, y, 0.0)))
+    large, small = maximum(a, b), minimum(a, b)
+    ratio = small / where(equal(large, 0), 1, large)
+    result = large * sqrt(1 + ratio * ratio)
+    return where(logical_or(isinf(a), isinf(b)), math.inf, result)
+
+
+def sinc(x: ArrayLike) -> Value:
+    """sin(pi x) / (pi x), 1 at 0."""
+    x = floating(x) * math.pi
+    zero = equal(x, 0)
+    return where(zero, 1, sin(x) / where(zero, 1, x))
+
+
+def deg2rad(x: ArrayLike) -> Value:
+    """Degrees to radians."""
+    return floating(x) * (math.pi / 180)
+
+
+def rad2deg(x: ArrayLike) -> Value:
+    """Radians to degrees."""
+    return floating(x) * (180 / math.pi)
+
+
+radians, degrees = deg2rad, rad2deg
