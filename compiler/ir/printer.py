@@ -179,7 +179,8 @@ class Printer:
             return write_attribute(value)
 
     def symbol(self, function: Any) -> str:
-        return write_symbol(self.symbols.get(function, getattr(function, "name", str(function))))
+        """`@name` of a function that is printed too, or of whatever stands in its place."""
+        return write_symbol(self.symbols.get(function) or str(getattr(function, "name", "none")))
 
 
 def _fresh(name: str, taken: set[str]) -> str:
