@@ -91,11 +91,12 @@ class Cursor:
         yield
         self.depth -= 1
 
-    def skip_location(self) -> None:
-        """Step over `loc(...)`."""
-        while self.texts[self.index] == "loc" and self.texts[self.index + 1] == "(":
-            self.index += 1
-            self.balanced()
+    def location(self) -> str:
+        """The text of a `loc(...)`, "" if none comes next."""
+        if not self.at("loc", "("):
+            return ""
+        self.index += 1
+        return "loc" + self.balanced()
 
     def balanced(self) -> str:
         """Step over one bracketed group; its source text."""

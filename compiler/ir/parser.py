@@ -20,6 +20,7 @@ from .cursor import MAX_NESTING
 from .forms import FORMS
 from .lexer import Tokens
 from .printer import MESHES
+from .source_locations import SourceLocations
 from .syntax import TYPE_STYLES, read_row, row_of
 from .verify import verify_module
 
@@ -32,7 +33,8 @@ _SHORT_NAMES = {"call": "func.call", "constant": "stablehlo.constant"}
 def parse_module(text: str, filename: str = "<text>") -> Module:
     """The module in `text`, which may also be bare functions.
 
-    `filename` goes into the locations of ops and errors. Raises `ParseError` (malformed text, with
+    `filename` goes into errors and the locations of ops, unless the text has the user's own
+    (`loc(...)`). Raises `ParseError` (malformed text, with
     line and column), `UnsupportedError` (an op or type tfn does not have) or `OpError` (an op that
     breaks a constraint of the specification). A `?` in a type reads as an unknown extent;
     `ir.dynamic.refine` gives such a function real ones.
@@ -55,6 +57,7 @@ class Parser(AttributeParser):
         self.functions: dict[str, Function] = {}
         self.defined: set[str] = set()
         self.references: dict[str, int] = {}
+        self.locations = SourceLocations()
 
     # -- modules and functions
 
@@ -73,13 +76,14 @@ class Parser(AttributeParser):
             self.expect("}")
         else:
             self.symbols(module, end="")
-        self.skip_location()
+        self.location()
         self.top_level_aliases()
         if not self.at(""):
             raise self.unexpected("the end of the text")
         if not self.functions:
             raise self.error("the text defines no function")
         self.check_references()
+        self.locations.resolve()
         for name, function in self.functions.items():
             if function.public or name not in self.references:
                 module.functions[name] = function
@@ -98,7 +102,7 @@ class Parser(AttributeParser):
                 self.generic_function()
             elif not self.top_level_aliases():
                 raise self.unexpected("`func.func`" + (f" or `{end}`" if end else ""))
-            self.skip_location()
+            self.location()
 
     def generic_module(self, module: Module) -> None:
         """`() <{sym_name = "m"}> ({ functions }) {attributes} : () -> ()`."""
@@ -147,7 +151,7 @@ class Parser(AttributeParser):
             name = self.take()
             self.expect("=")
             if self.at("loc"):
-                self.skip_location()
+                self.locations.aliases[name] = self.location()
             else:
                 self.aliases[name] = self.attribute()
             found = True
@@ -245,7 +249,7 @@ class Parser(AttributeParser):
                 self.expect(",")
             types.append(self.type())
             attributes.append(self.dictionary() if self.at("{") else {})
-            self.skip_location()
+            self.location()
         return types, attributes
 
     def arguments(self, named: bool | None = True) -> list[Argument]:
@@ -262,7 +266,7 @@ class Parser(AttributeParser):
             self.expect(":")
             type = self.type()
             attributes = self.dictionary() if self.at("{") else {}
-            self.skip_location()
+            self.location()
             found.append((name, type, attributes))
         return found
 
@@ -319,7 +323,7 @@ class Parser(AttributeParser):
         else:
             listed = self.types(len(values)) if values and self.accept(":") else []
         self.check_types(values, listed)
-        self.skip_location()
+        self.location()
         return values
 
     def compact_region(self, name: str, type: TensorType) -> Block:
@@ -432,10 +436,12 @@ class Parser(AttributeParser):
                     place, f'expected the generic form, "{definition.name}"(...)')
             operands, attributes, types = read_row(self, definition, form)
             regions = []
-        self.skip_location()
+        source = self.location()
         self.complete(definition, attributes, operands, types, place)
         op = Op(definition, operands, types, attributes, regions, self.tokens.location(place))
         block.ops.append(op)
+        if source:
+            self.locations.noted.append((op, source))
         self.name_results(names, op)
 
     def result_names(self) -> list[tuple[str, int]]:

@@ -289,6 +289,25 @@ def test_ops_know_their_line():
     assert str(op.location) == "net.mlir:2"
 
 
+def test_ops_know_the_users_line_when_the_text_does():
+    """As JAX prints them with `debug_info=True`."""
+    body = """
+  %0 = stablehlo.tanh %a : tensor<2x3xf32> loc(#loc4)
+  %1 = stablehlo.negate %0 : tensor<2x3xf32> loc("net.py":9:1)
+  %2 = stablehlo.abs %1 : tensor<2x3xf32> loc(unknown)
+  return %2 : tensor<2x3xf32> loc(#loc)"""
+    aliases = """
+#loc = loc(unknown)
+#loc1 = loc("model.py":3:19 to :30)
+#loc2 = loc("layer"(#loc1))
+#loc3 = loc(callsite(#loc2 at #loc5))
+#loc4 = loc("jit(f)/tanh"(#loc3))
+#loc5 = loc("main.py":1:1)"""
+    ops = parse_module(_main(body) + aliases, "f.mlir")["main"].ops
+    assert [str(op.location) for op in ops] == ["model.py:3", "net.py:9", "f.mlir:5"]
+    assert ops[0].location.function == "layer"
+
+
 NEG = "  %0 = stablehlo.negate %a : tensor<2x3xf32>\n"
 RETURN = "  return %0 : tensor<2x3xf32>"
 

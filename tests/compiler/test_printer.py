@@ -7,13 +7,17 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tfn.compiler import nn
+from tfn.compiler import numpy as tnp
 from tfn.compiler.ir.attributes import write_attribute, write_string
 from tfn.compiler.ir.core import Block, Function, Module, Op, TensorType
 from tfn.compiler.ir.dtypes import F32, as_dtype
+from tfn.compiler.ir.evaluator import evaluate
 from tfn.compiler.ir.literal import read_dense, write_dense, write_float
 from tfn.compiler.ir.parser import parse_module
 from tfn.compiler.ops.declare import OpDefinition, definition
 from tfn.compiler.trace.core import bind, trace
+from tfn.compiler.trace.grad import value_and_grad
 
 # One op per row: operand types, the line as StableHLO's own printer writes it, result type.
 LINES = [
@@ -114,6 +118,52 @@ print(json.dumps(out))
         assert str(parse_module(theirs)) == mine
         line, expected = (t.splitlines()[2].partition(" = ")[2] for t in (mine, theirs))
         assert line == expected
+
+
+@pytest.mark.outside("jax")
+def test_xla_runs_what_is_printed(jax_python, tmp_path):
+    """A training step traced by tfn, derivatives included, gives in XLA the same numbers."""
+    draw = np.random.default_rng(0)
+
+    def normal(*shape):
+        return draw.normal(size=shape).astype(np.float32) * np.float32(0.3)
+
+    def step(kernel, bias, weights, x, y):
+        def loss(kernel, bias, weights):
+            h = nn.max_pool(nn.relu(nn.conv(x, kernel, padding="same") + bias), 2)
+            logits = tnp.reshape(h, (h.shape[0], 128)) @ weights
+            return tnp.mean(nn.softmax_cross_entropy(logits, y))
+
+        value, grads = value_and_grad(loss, argnums=(0, 1, 2))(kernel, bias, weights)
+        pairs = zip((kernel, bias, weights), grads, strict=True)
+        return [value, *(p - g * np.float32(0.1) for p, g in pairs)]
+
+    arrays = [normal(3, 3, 1, 8), normal(8), normal(128, 10), normal(16, 8, 8, 1),
+              np.eye(10, dtype=np.float32)[draw.integers(0, 10, 16)]]
+    program, _ = trace(step, [TensorType(a.shape, as_dtype(a.dtype)) for a in arrays])
+    (tmp_path / "step.mlir").write_text(str(Module({"main": program})))
+    np.savez(tmp_path / "in.npz", *arrays)
+    script = """
+import sys, jax, numpy as np
+from jax._src.interpreters import mlir
+from jax._src.lib import xla_client
+from jax._src.lib.mlir import ir
+folder = sys.argv[1]
+arrays = np.load(f"{folder}/in.npz")
+device = jax.devices()[0]
+with mlir.make_ir_context():
+    module = ir.Module.parse(open(f"{folder}/step.mlir").read())
+    code = mlir.module_to_bytecode(module)
+run = device.client.compile_and_load(
+    code, xla_client.DeviceList((device,)), xla_client.CompileOptions())
+results = run.execute_sharded([jax.device_put(arrays[k]) for k in arrays.files])
+np.savez(f"{folder}/out.npz", *[np.asarray(r[0]) for r in
+                                results.disassemble_into_single_device_arrays()])
+"""
+    subprocess.run([jax_python, "-c", script, str(tmp_path)], check=True)
+    with np.load(tmp_path / "out.npz") as theirs:
+        for mine, name in zip(evaluate(program, arrays), theirs.files, strict=True):
+            np.testing.assert_allclose(mine, theirs[name], rtol=1e-5, atol=1e-6)
 
 
 def test_regions():
