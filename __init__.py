@@ -1,3 +1,46 @@
-"""tfn: an end-to-end machine-learning platform on one typed IR."""
+"""tfn: an end-to-end machine-learning platform on one typed IR.
+
+This file only re-exports, and only when a name is asked for: `import tfn` is cheap, and a server
+that needs `tfn.serving` never loads Keras.
+"""
+
+from importlib import import_module
 
 __version__ = "0.1.0"
+
+# Public name: where it lives. A name without a colon is a module.
+_PUBLIC = {
+    "compiler": ".compiler",
+    "distributed": ".distributed",
+    "export": ".export",
+    "keras": ".keras",
+    "nn": ".compiler.nn",
+    "numpy": ".compiler.numpy",
+    "random": ".compiler.random",
+    "serving": ".serving",
+    "Array": ".compiler.trace.core:Array",
+    "TfnError": ".compiler.errors:TfnError",
+    "grad": ".compiler.trace.grad:grad",
+    "jit": ".compiler.trace.jit:jit",
+    "stop_gradient": ".compiler.trace.grad:stop_gradient",
+    "value_and_grad": ".compiler.trace.grad:value_and_grad",
+    "vjp": ".compiler.trace.grad:vjp",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use, and keep it."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'tfn' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    found: object = import_module(module, __name__)
+    if attribute:
+        found = getattr(found, attribute)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
