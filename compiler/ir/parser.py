@@ -214,7 +214,8 @@ class Parser(AttributeParser):
         place = self.index
         function = self.new_function(self.symbol_name(), private)
         arguments = self.arguments(named=None)
-        types, function.result_attributes = [], []
+        types: list[TensorType] = []
+        function.result_attributes = []
         if self.accept("->"):
             types, function.result_attributes = self.function_results()
         if self.accept("attributes"):
