@@ -15,8 +15,7 @@ import numpy as np
 from . import numpy as tnp
 from .errors import OpError, user_location
 from .ir.dims import Dim, Extent
-from .ir.dtypes import F32, I32, UI8, UI16, UI32, UI64, DType, as_dtype
-from .numpy.indexing import is_concrete
+from .ir.dtypes import F32, I32, UI8, UI16, UI32, UI64, DType
 from .numpy.promote import (
     ArrayLike,
     Value,
@@ -28,6 +27,7 @@ from .numpy.promote import (
     dtype_of,
     extent_value,
     floating,
+    is_concrete,
     to_dtype,
 )
 from .ops.control import composite
@@ -201,19 +201,8 @@ def truncated_normal(key: ArrayLike, lower: ArrayLike = -2.0, upper: ArrayLike =
     root = _number(math.sqrt(2), dtype)
     drawn = uniform(key, shape, dtype, tnp.erf(low / root), tnp.erf(high / root))
     result = _in_pieces(lambda u: root * tnp.erf_inv(u), drawn)
-    return tnp.minimum(tnp.maximum(result, _next(low, 1)), _next(high, -1))
-
-
-def _next(x: Value, direction: int) -> Value:
-    """The neighbouring float upwards (1) or downwards (-1) of a finite `x`."""
-    if isinstance(x, Array):
-        return Array(np.nextafter(x._data, np.asarray(direction * np.inf, x.dtype)))
-    carrier = as_dtype(f"int{dtype_of(x).bits}")
-    pattern = bind("stablehlo.bitcast_convert", x, dtype=carrier)
-    step = tnp.where(x > 0, direction, -direction)
-    moved = bind("stablehlo.bitcast_convert", pattern + to_dtype(step, carrier),
-                 dtype=dtype_of(x))
-    return tnp.where(x == 0, direction * float(np.finfo(x.dtype).smallest_subnormal), moved)
+    return tnp.minimum(tnp.maximum(result, tnp.nextafter(low, math.inf)),
+                       tnp.nextafter(high, -math.inf))
 
 
 def bernoulli(key: ArrayLike, p: ArrayLike = 0.5, shape=None) -> Value:

@@ -50,6 +50,16 @@ from .loss import (
     sparse_softmax_cross_entropy,
 )
 from .normalization import batch_normalization, layer_normalization, moments, rms_normalization
+from .rearrange import (
+    adaptive_average_pool,
+    adaptive_max_pool,
+    depth_to_space,
+    fold,
+    multi_hot,
+    psnr,
+    space_to_depth,
+    unfold,
+)
 
 
 def embedding(table, ids):
@@ -58,12 +68,14 @@ def embedding(table, ids):
 
 
 __all__ = [
-    "average_pool", "avg_pool", "batch_normalization", "celu", "conv", "conv_transpose",
-    "depthwise_conv", "dot_product_attention", "elu", "embedding", "gelu", "glu", "hard_shrink",
+    "adaptive_average_pool", "adaptive_max_pool", "average_pool", "avg_pool",
+    "batch_normalization", "celu", "conv", "conv_transpose", "depth_to_space", "depthwise_conv",
+    "dot_product_attention", "elu", "embedding", "fold", "gelu", "glu", "hard_shrink",
     "hard_sigmoid", "hard_silu", "hard_tanh", "layer_normalization", "leaky_relu", "log_sigmoid",
-    "log_softmax", "max_pool", "moments", "one_hot", "pick", "relu", "relu6", "rms_normalization",
-    "same_padding", "selu", "separable_conv", "sigmoid", "sigmoid_cross_entropy", "silu",
-    "soft_shrink", "softmax", "softmax_cross_entropy", "softplus", "softsign", "sparse_plus",
-    "sparse_sigmoid", "sparse_softmax_cross_entropy", "sparsemax", "squareplus", "swish", "tanh",
-    "tanh_shrink", "threshold",
+    "log_softmax", "max_pool", "moments", "multi_hot", "one_hot", "pick", "psnr", "relu", "relu6",
+    "rms_normalization", "same_padding", "selu", "separable_conv", "sigmoid",
+    "sigmoid_cross_entropy", "silu", "soft_shrink", "softmax", "softmax_cross_entropy",
+    "softplus", "softsign", "space_to_depth", "sparse_plus", "sparse_sigmoid",
+    "sparse_softmax_cross_entropy", "sparsemax", "squareplus", "swish", "tanh", "tanh_shrink",
+    "threshold", "unfold",
 ]

@@ -14,7 +14,7 @@ from ..ir.dtypes import as_dtype
 from ..trace.core import Array, Tracer
 from ..trace.core import Array as ndarray
 from ..trace.grad import stop_gradient
-from . import operators
+from . import linalg, operators
 from .creation import (
     arange,
     array,
@@ -24,6 +24,7 @@ from .creation import (
     eye,
     full,
     full_like,
+    geomspace,
     identity,
     iota,
     linspace,
@@ -83,6 +84,7 @@ from .elementwise import (
     isnan,
     isneginf,
     isposinf,
+    isreal,
     left_shift,
     less,
     less_equal,
@@ -119,6 +121,7 @@ from .elementwise import (
     tanh,
     true_divide,
     trunc,
+    view,
     where,
 )
 from .indexing import (
@@ -235,11 +238,8 @@ from .sorting import (
     flatnonzero,
     histogram,
     isin,
-    median,
     nonzero,
     partition,
-    percentile,
-    quantile,
     searchsorted,
     sort,
     top_k,
@@ -249,6 +249,7 @@ from .sorting import (
 from .special import (
     acos,
     acosh,
+    angle,
     arccos,
     arccosh,
     arcsin,
@@ -268,15 +269,46 @@ from .special import (
     erfc,
     erfinv,
     exp2,
+    gcd,
     hypot,
+    i0,
+    lcm,
+    ldexp,
     log2,
     log10,
     logaddexp,
     logaddexp2,
+    nextafter,
     rad2deg,
     radians,
     sinc,
     sinh,
+)
+from .statistics import (
+    allclose,
+    bartlett,
+    blackman,
+    corrcoef,
+    correlate,
+    cov,
+    extract_sequences,
+    hamming,
+    hanning,
+    in_top_k,
+    kaiser,
+    median,
+    nanmedian,
+    nanpercentile,
+    nanquantile,
+    percentile,
+    quantile,
+    segment_max,
+    segment_min,
+    segment_prod,
+    segment_sum,
+    select,
+    unravel_index,
+    vander,
 )
 from .update import At
 

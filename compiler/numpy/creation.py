@@ -214,3 +214,15 @@ def one_hot(indices: ArrayLike, num_classes: int, axis: int = -1, dtype=F32) -> 
     classes = iota(shape, axis, dtype_of(indices))
     on = bind("stablehlo.compare", broadcast_to(wide, shape), classes, comparison_direction="EQ")
     return on if dtype_argument(dtype) is I1 else convert(on, dtype_argument(dtype))
+
+
+def geomspace(start, stop, num: int = 50, endpoint: bool = True, dtype=None,
+              axis: int = 0) -> Value:
+    """`num` numbers from `start` to `stop` with equal ratios; both have the same sign."""
+    from .elementwise import absolute, exp, log, sign
+
+    low, high = (asarray(v, F32) if not isinstance(v, (Array, Tracer, np.ndarray)) else asarray(v)
+                 for v in (start, stop))
+    result = sign(low) * exp(linspace(log(absolute(low)), log(absolute(high)), num, endpoint,
+                                      axis=axis))
+    return result if dtype is None else convert(result, dtype_argument(dtype))

@@ -24,6 +24,7 @@ from .promote import (
     dtype_argument,
     dtype_of,
     floating,
+    is_concrete,
     operands,
     result_type,
     to_dtype,
@@ -443,3 +444,16 @@ def conjugate(x: ArrayLike) -> Value:
 
 
 conj = conjugate
+
+
+def isreal(x: ArrayLike) -> Value:
+    """True where the imaginary part is 0."""
+    return equal(imag(x), 0)
+
+
+def view(x: ArrayLike, dtype) -> Value:
+    """The bits of `x` read as another element type of the same width (concrete: of any width)."""
+    x, target = asarray(x), dtype_argument(dtype)
+    if is_concrete(x) and dtype_of(x).itemsize != target.itemsize:
+        return Array(np.ascontiguousarray(x._data).view(target.numpy))
+    return bind("stablehlo.bitcast_convert", x, dtype=target)

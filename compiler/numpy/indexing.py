@@ -21,7 +21,7 @@ from ..ir.dtypes import I1, I32
 from ..ir.structs import GatherDimensionNumbers, ScatterDimensionNumbers
 from ..ops import indexing as _indexing  # noqa: F401  (declares the ops)
 from ..ops.reduction import reducer
-from ..trace.core import Array, Tracer, bind, current_graph, trace_region
+from ..trace.core import Array, Tracer, bind, trace_region
 from . import elementwise as el
 from .promote import (
     ArrayLike,
@@ -31,16 +31,11 @@ from .promote import (
     broadcast_to,
     convert,
     dtype_of,
+    is_concrete,
     normalize_axis,
     shape_text,
     to_dtype,
 )
-
-
-def is_concrete(x: Any) -> bool:
-    """True for a concrete array outside of any trace, where NumPy may be called directly."""
-    return isinstance(x, Array) and current_graph() is None
-
 
 # -- gather and scatter along axes ----------------------------------------------------------------
 

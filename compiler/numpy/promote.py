@@ -140,6 +140,11 @@ def _named_extent(name: str) -> Value:
                   user_location())
 
 
+def is_concrete(x: Any) -> bool:
+    """True for a concrete array outside of any trace, where NumPy may be called directly."""
+    return isinstance(x, Array) and current_graph() is None
+
+
 def dtype_of(x: Value) -> DType:
     """The `DType` of an Array or Tracer."""
     return x.value.type.dtype if isinstance(x, Tracer) else as_dtype(x._data.dtype)

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import OpError, UnsupportedError, user_location
+from ..errors import UnsupportedError, user_location
 from ..ir.core import TensorType
 from ..ir.dtypes import I1, I32
 from ..trace.core import Array, Tracer, bind, trace_region
 from ..trace.grad import stop_gradient
 from . import elementwise as el
 from .creation import iota
-from .indexing import is_concrete, take_along_axis
-from .manipulation import expand_dims, flip, moveaxis, ravel, reshape, slice_along
+from .indexing import take_along_axis
+from .manipulation import expand_dims, flip, ravel, reshape, slice_along
 from .promote import (
     ArrayLike,
     Value,
@@ -27,7 +27,7 @@ from .promote import (
     convert,
     dtype_of,
     floating,
-    normalize_axes,
+    is_concrete,
     normalize_axis,
     to_dtype,
     unify,
@@ -125,55 +125,6 @@ def searchsorted(sorted_: ArrayLike, values: ArrayLike, side: str = "left") -> V
 def digitize(x: ArrayLike, bins: ArrayLike, right: bool = False) -> Value:
     """The bin each element falls into, for increasing bin edges."""
     return searchsorted(bins, x, side="left" if right else "right")
-
-
-def quantile(x: ArrayLike, q: ArrayLike, axis=None, method: str = "linear",
-             keepdims: bool = False) -> Value:
-    """The `q`-th quantiles (0 to 1) over `axis`; NaN when there is one.
-
-    `method`: linear, lower, higher, midpoint or nearest.
-    """
-    x, q = floating(x), floating(q)
-    rank = len(x.shape)
-    axes = normalize_axes(axis, rank)
-    rest = [d for d in range(rank) if d not in axes]
-    flat = moveaxis(x, axes, tuple(range(rank - len(axes), rank)))
-    flat = reshape(flat, (*(x.shape[d] for d in rest), -1))
-    last = len(flat.shape) - 1
-    n = flat.shape[last]
-    ordered = sort(flat, last)
-    at = el.multiply(to_dtype(q, dtype_of(x)), n - 1)
-    points = reshape(at, (-1,))
-    low, high = el.floor(points), el.ceil(points)
-    fraction = el.subtract(points, low)
-    weight = {"linear": fraction, "lower": 0.0, "higher": 1.0, "midpoint": 0.5,
-              "nearest": el.subtract(el.rint(points), low)}.get(method)
-    if weight is None:
-        raise OpError(f"quantile method {method!r} is not one of linear, lower, higher, midpoint,"
-                      " nearest", user_location())
-    from .indexing import take
-
-    below, above = (take(ordered, convert(p, I32), last) for p in (low, high))
-    result = el.add(below, el.multiply(el.subtract(above, below), weight))
-    # A gap of infinities times 0 is NaN where no interpolation is needed.
-    result = el.where(el.equal(below, above), below, result)
-    nan = el.isnan(slice_along(ordered, last, n - 1, n))
-    result = el.where(nan, np.nan, result)
-    result = moveaxis(result, last, 0)
-    kept = tuple(1 if d in axes else e for d, e in enumerate(x.shape)) if keepdims else tuple(
-        x.shape[d] for d in rest)
-    return reshape(result, q.shape + kept)
-
-
-def percentile(x: ArrayLike, q: ArrayLike, axis=None, method: str = "linear",
-               keepdims: bool = False) -> Value:
-    """The `q`-th percentiles (0 to 100) over `axis`."""
-    return quantile(x, el.divide(q, 100.0), axis, method, keepdims)
-
-
-def median(x: ArrayLike, axis=None, keepdims: bool = False) -> Value:
-    """The middle value over `axis` (the mean of the two middle ones)."""
-    return quantile(x, 0.5, axis, keepdims=keepdims)
 
 
 # -- shapes that depend on values -----------------------------------------------------------------

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from ..ir.dtypes import BF16, F16, F32, F64
-from ..trace.core import bind
+from ..trace.core import Array, bind
 from .elementwise import (
     absolute,
-    convert,
     equal,
     erf,
     exp,
     expm1,
+    floor_divide,
+    fmod,
+    imag,
     isinf,
     isnan,
     less,
@@ -27,13 +31,26 @@ from .elementwise import (
     minimum,
     multiply,
     power,
+    real,
     sign,
     sin,
     sqrt,
     square,
     where,
 )
-from .promote import ArrayLike, Value, dtype_of, floating, operands, result_type
+from .promote import (
+    ArrayLike,
+    Value,
+    asarray,
+    convert,
+    dtype_argument,
+    dtype_of,
+    floating,
+    is_concrete,
+    operands,
+    result_type,
+    to_dtype,
+)
 
 
 def exp2(x: ArrayLike) -> Value:
@@ -199,3 +216,75 @@ def rad2deg(x: ArrayLike) -> Value:
 
 
 radians, degrees = deg2rad, rad2deg
+
+
+def nextafter(x: ArrayLike, y: ArrayLike) -> Value:
+    """The float next to `x` in the direction of `y`."""
+    a, b = operands(x, y, dtype=result_type(x, y, 0.0))
+    dtype = dtype_of(a)
+    if isinstance(a, Array) and isinstance(b, Array):
+        return Array(np.asarray(np.nextafter(a._data, b._data)))
+    bits = dtype_argument(f"int{dtype.bits}")
+    pattern = bind("stablehlo.bitcast_convert", a, dtype=bits)
+    # Away from zero the bit pattern grows; from zero the step is to the smallest subnormal.
+    moved = pattern + where(equal(less(a, b), less(a, 0)), -1, 1)
+    moved = where(equal(a, 0), where(less(b, 0), to_dtype(_minus_smallest(dtype), bits), 1), moved)
+    result = bind("stablehlo.bitcast_convert", convert(moved, bits), dtype=dtype)
+    result = where(equal(a, b), b, result)
+    return where(logical_or(isnan(a), isnan(b)), math.nan, result)
+
+
+def _minus_smallest(dtype) -> int:
+    """The bit pattern of the negative subnormal nearest to zero, as a signed integer."""
+    return 1 - 2 ** (dtype.bits - 1)
+
+
+def i0(x: ArrayLike) -> Value:
+    """Modified Bessel function of order 0 (Abramowitz and Stegun 9.8.1, 9.8.2: 24 bits)."""
+    x = absolute(floating(x))
+    small = square(minimum(x, 3.75) / 3.75)
+    large = 3.75 / maximum(x, 3.75)
+    near = _polynomial(small, (0.0045813, 0.0360768, 0.2659732, 1.2067492, 3.0899424, 3.5156229,
+                               1.0))
+    far = _polynomial(large, (0.00392377, -0.01647633, 0.02635537, -0.02057706, 0.00916281,
+                              -0.00157565, 0.00225319, 0.01328592, 0.39894228))
+    return where(less(x, 3.75), near, exp(x) / sqrt(maximum(x, 3.75)) * far)
+
+
+def _polynomial(x: Value, coefficients) -> Value:
+    result: Value = coefficients[0]
+    for c in coefficients[1:]:
+        result = result * x + c
+    return result
+
+
+def ldexp(x: ArrayLike, exponent: ArrayLike) -> Value:
+    """x * 2**exponent."""
+    return multiply(floating(x), exp2(exponent))
+
+
+def angle(x: ArrayLike, deg: bool = False) -> Value:
+    """The angle of complex numbers in radians (or degrees)."""
+    x = asarray(x)
+    result = arctan2(imag(x), real(x))
+    return rad2deg(result) if deg else result
+
+
+def gcd(x: ArrayLike, y: ArrayLike) -> Value:
+    """Greatest common divisor of integers."""
+    a, b = (absolute(v) for v in operands(x, y))
+    bits = dtype_of(a).bits
+    # Euclid's algorithm needs at most log(2**bits) / log(golden ratio) steps.
+    for _ in range(math.ceil(bits * 1.4405)):
+        done = equal(b, 0)
+        if is_concrete(done) and done._data.all():
+            break
+        a, b = where(done, a, b), where(done, 0, fmod(a, where(done, 1, b)))
+    return a
+
+
+def lcm(x: ArrayLike, y: ArrayLike) -> Value:
+    """Least common multiple of integers."""
+    a, b = (absolute(v) for v in operands(x, y))
+    divisor = gcd(a, b)
+    return where(equal(divisor, 0), 0, floor_divide(a, where(equal(divisor, 0), 1, divisor)) * b)

@@ -330,3 +330,47 @@ def test_embedding(engine):
                                   table[np.minimum(ids, 6)])
     found = grad(lambda t: tnp.sum(nn.embedding(t, np.array([1, 1, 5]))))(table)
     np.testing.assert_array_equal(found[:, 0], [0, 2, 0, 0, 0, 1, 0])
+
+
+# -- rearranging space ----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_depth_and_space_are_inverse(engine, data_format):
+    x = random(2, 4, 6, 3) if data_format == "channels_last" else random(2, 3, 4, 6)
+    deep = engine(lambda v: nn.space_to_depth(v, 2, data_format), x)
+    channel = 3 if data_format == "channels_last" else 1
+    assert deep.shape[channel] == 12
+    last = np.moveaxis(x, channel, -1)
+    np.testing.assert_array_equal(np.moveaxis(deep, channel, -1)[0, 1, 2, 3:6], last[0, 2, 5])
+    np.testing.assert_array_equal(engine(lambda v: nn.depth_to_space(v, 2, data_format), deep), x)
+
+
+def test_unfold_and_fold_are_transposes(engine):
+    x = random(2, 3, 6, 7)
+    options = {"dilation": (1, 2), "padding": 1, "stride": (2, 1)}
+    patches = engine(lambda v: nn.unfold(v, (2, 3), **options), x)
+    wide = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    np.testing.assert_array_equal(patches[0, :6, 6], wide[0, 0, 2:4, 1:6:2].ravel())
+    y = random(*patches.shape)
+    folded = engine(lambda v: nn.fold(v, (6, 7), (2, 3), **options), y)
+    np.testing.assert_allclose((folded * x).sum(), (patches * y).sum(), rtol=1e-4)
+
+
+def test_adaptive_pooling(engine):
+    x = random(2, 7, 5, 3)
+    for ours, theirs in ((nn.adaptive_average_pool, np.mean), (nn.adaptive_max_pool, np.max)):
+        found = engine(lambda v, f=ours: f(v, (3, 2)), x)
+        assert found.shape == (2, 3, 2, 3)
+        np.testing.assert_allclose(found[:, 1, 1], theirs(x[:, 2:5, 2:5], (1, 2)), rtol=1e-5,
+                                   atol=1e-6)
+
+
+def test_multi_hot(engine):
+    np.testing.assert_array_equal(engine(lambda i: nn.multi_hot(i, 4), np.array([[0, 2], [1, 1]])),
+                                  [[1, 0, 1, 0], [0, 1, 0, 0]])
+
+
+def test_psnr(engine):
+    x = random(4, 4)
+    found = engine(lambda v: nn.psnr(v, v + 0.1, 1.0), x)
+    np.testing.assert_allclose(found, 20, rtol=1e-4)

@@ -1,0 +1,267 @@
+"""Quantiles, correlation, windows, and sums over segments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import OpError, user_location
+from ..ir.dims import Extent
+from ..ir.dtypes import F32, I32
+from ..ops.reduction import identity_of
+from ..trace.core import Array
+from . import elementwise as el
+from .indexing import scatter_elements, take, take_along_axis
+from .linear import matmul
+from .manipulation import (
+    expand_dims,
+    flip,
+    moveaxis,
+    pad,
+    reshape,
+    slice_along,
+    stack,
+    swapaxes,
+)
+from .promote import (
+    ArrayLike,
+    Value,
+    asarray,
+    broadcast_to,
+    convert,
+    dtype_argument,
+    dtype_of,
+    floating,
+    normalize_axes,
+    to_dtype,
+    unify,
+)
+from .reduction import mean
+from .reduction import sum as sum_
+from .sorting import sort
+
+_INTERPOLATION = {
+    "linear": lambda position, low: el.subtract(position, low),
+    "lower": lambda position, low: 0.0,
+    "higher": lambda position, low: el.where(el.equal(position, low), 0.0, 1.0),
+    "midpoint": lambda position, low: el.where(el.equal(position, low), 0.0, 0.5),
+    "nearest": lambda position, low: el.subtract(el.rint(position), low),
+}
+"""Method -> weight of the upper neighbour, from the position and its floor."""
+
+
+def quantile(x: ArrayLike, q: ArrayLike, axis=None, method: str = "linear",
+             keepdims: bool = False) -> Value:
+    """The `q`-th quantiles (0 to 1) over `axis`; NaN when an element is.
+
+    `method`: linear, lower, higher, midpoint or nearest.
+    """
+    return _quantile(x, q, axis, method, keepdims, ignore_nan=False)
+
+
+def nanquantile(x: ArrayLike, q: ArrayLike, axis=None, method: str = "linear",
+                keepdims: bool = False) -> Value:
+    """The `q`-th quantiles of the elements that are not NaN."""
+    return _quantile(x, q, axis, method, keepdims, ignore_nan=True)
+
+
+def _quantile(x, q, axis, method, keepdims, ignore_nan) -> Value:
+    if method not in _INTERPOLATION:
+        raise OpError(f"quantile method {method!r} is not one of {', '.join(_INTERPOLATION)}",
+                      user_location())
+    x = floating(x)
+    q = to_dtype(q, dtype_of(x))
+    rank = len(x.shape)
+    axes = normalize_axes(axis, rank)
+    rest = tuple(x.shape[d] for d in range(rank) if d not in axes)
+    flat = moveaxis(x, axes, tuple(range(rank - len(axes), rank)))
+    ordered = sort(reshape(flat, (*rest, -1)), -1)
+    size = ordered.shape[-1]
+    nan = el.isnan(ordered)
+    points = reshape(q, (-1,))
+    if ignore_nan:
+        count = sum_(convert(el.logical_not(nan), dtype_of(x)), -1, keepdims=True)
+        position = el.multiply(points, el.maximum(el.subtract(count, 1), 0))
+    else:
+        position = broadcast_to(el.multiply(points, size - 1), (*rest, points.shape[0]))
+    low = el.floor(position)
+    weight = _INTERPOLATION[method](position, low)
+    last = Array(np.asarray(size - 1, np.int32))
+    at = convert(low, I32)
+    below = take_along_axis(ordered, at, -1)
+    above = take_along_axis(ordered, el.minimum(at + 1, last), -1)
+    # Between equal (infinite) neighbours, or at a weight of 0, the difference may be NaN.
+    same = el.logical_or(el.equal(below, above), el.equal(weight, 0.0))
+    result = el.where(same, below, below + el.multiply(el.subtract(above, below), weight))
+    if not ignore_nan:
+        result = el.where(slice_along(nan, len(rest), size - 1, size), np.nan, result)
+    result = moveaxis(result, -1, 0)
+    kept = tuple(1 if d in axes else e for d, e in enumerate(x.shape)) if keepdims else rest
+    return reshape(result, q.shape + kept)
+
+
+def percentile(x: ArrayLike, q: ArrayLike, axis=None, method: str = "linear",
+               keepdims: bool = False) -> Value:
+    """The `q`-th percentiles (0 to 100) over `axis`."""
+    return quantile(x, el.divide(q, 100.0), axis, method, keepdims)
+
+
+def nanpercentile(x: ArrayLike, q: ArrayLike, axis=None, method: str = "linear",
+                  keepdims: bool = False) -> Value:
+    """The `q`-th percentiles of the elements that are not NaN."""
+    return nanquantile(x, el.divide(q, 100.0), axis, method, keepdims)
+
+
+def median(x: ArrayLike, axis=None, keepdims: bool = False) -> Value:
+    """The middle value over `axis` (the mean of the two middle ones)."""
+    return quantile(x, 0.5, axis, keepdims=keepdims)
+
+
+def nanmedian(x: ArrayLike, axis=None, keepdims: bool = False) -> Value:
+    """The median of the elements that are not NaN."""
+    return nanquantile(x, 0.5, axis, keepdims=keepdims)
+
+
+def cov(x: ArrayLike, rowvar: bool = True, ddof: int = 1) -> Value:
+    """Covariance of the variables in the rows of `x` (the columns when not `rowvar`)."""
+    x = floating(x)
+    x = x if rowvar or len(x.shape) < 2 else swapaxes(x, 0, 1)
+    x = reshape(x, (1, -1)) if len(x.shape) < 2 else x
+    centred = el.subtract(x, mean(x, -1, keepdims=True))
+    product = matmul(centred, el.conj(swapaxes(centred, -1, -2)))
+    return el.divide(product, x.shape[-1] - ddof)
+
+
+def corrcoef(x: ArrayLike, rowvar: bool = True) -> Value:
+    """Correlation of the variables in the rows of `x`."""
+    from .manipulation import diagonal
+
+    covariance = cov(x, rowvar)
+    if covariance.shape == (1, 1):
+        return reshape(el.divide(covariance, covariance), ())
+    deviation = el.sqrt(diagonal(covariance))
+    scaled = el.divide(covariance, expand_dims(deviation, 1))
+    return el.clip(el.divide(scaled, expand_dims(deviation, 0)), -1, 1)
+
+
+def correlate(x: ArrayLike, y: ArrayLike, mode: str = "valid") -> Value:
+    """Sums of products of two 1-d arrays at every shift: "valid", "same" or "full" overlap."""
+    x, y = unify(x, y)
+    n, m = x.shape[0], y.shape[0]
+    if m > n:
+        return flip(el.conj(correlate(y, x, mode)), 0)
+    low = {"valid": 0, "same": m // 2, "full": m - 1}[mode]
+    high = {"valid": 0, "same": m - 1 - m // 2, "full": m - 1}[mode]
+    wide = pad(x, ((low, high),))
+    count = n + low + high - m + 1
+    windows = take(wide, np.arange(count)[:, None] + np.arange(m)[None, :], 0)
+    return matmul(windows, el.conj(y))
+
+
+# -- windows --------------------------------------------------------------------------------------
+
+def _window(name: str, doc: str):
+    function = getattr(np, name)
+
+    def window(size: int, *parameters: float, dtype=F32) -> Value:
+        return Array(function(int(size), *parameters).astype(dtype_argument(dtype).numpy))
+
+    window.__name__ = window.__qualname__ = name
+    window.__doc__ = doc
+    return window
+
+
+bartlett = _window("bartlett", "The triangular window of `size` points.")
+blackman = _window("blackman", "The Blackman window of `size` points.")
+hamming = _window("hamming", "The Hamming window of `size` points.")
+hanning = _window("hanning", "The Hann window of `size` points.")
+kaiser = _window("kaiser", "The Kaiser window of `size` points with parameter beta.")
+
+
+# -- segments -------------------------------------------------------------------------------------
+
+def _segments(x: ArrayLike, ids: ArrayLike, num_segments: Extent | None, kind: str) -> Value:
+    x, ids = asarray(x), asarray(ids)
+    if num_segments is None:
+        num_segments = int(np.max(np.asarray(ids), initial=-1)) + 1
+    start = broadcast_to(Array(identity_of(kind, dtype_of(x))), (num_segments, *x.shape[1:]))
+    # A negative id belongs to no segment; an id that is too large is dropped by scatter.
+    dropped = el.where(el.less(ids, 0), np.iinfo(ids.dtype).max, ids)
+    return scatter_elements(start, {0: dropped}, 0, x, kind)
+
+
+def segment_sum(x: ArrayLike, ids: ArrayLike, num_segments: Extent | None = None) -> Value:
+    """Sums of the slices of `x` with equal `ids`; traced ids need `num_segments`."""
+    return _segments(x, ids, num_segments, "add")
+
+
+def segment_prod(x: ArrayLike, ids: ArrayLike, num_segments: Extent | None = None) -> Value:
+    """Products of the slices of `x` with equal `ids`."""
+    return _segments(x, ids, num_segments, "multiply")
+
+
+def segment_max(x: ArrayLike, ids: ArrayLike, num_segments: Extent | None = None) -> Value:
+    """Maxima of the slices of `x` with equal `ids`; the smallest number for an empty segment."""
+    return _segments(x, ids, num_segments, "maximum")
+
+
+def segment_min(x: ArrayLike, ids: ArrayLike, num_segments: Extent | None = None) -> Value:
+    """Minima of the slices of `x` with equal `ids`; the largest number for an empty segment."""
+    return _segments(x, ids, num_segments, "minimum")
+
+
+# -- the rest -------------------------------------------------------------------------------------
+
+def select(conditions: Sequence[ArrayLike], choices: Sequence[ArrayLike],
+           default: ArrayLike = 0) -> Value:
+    """The choice of the first condition that holds, `default` where none does."""
+    result = default
+    for condition, choice in zip(reversed(conditions), reversed(choices), strict=True):
+        result = el.where(condition, choice, result)
+    return asarray(result)
+
+
+def unravel_index(indices: ArrayLike, shape: Sequence[int]) -> tuple[Value, ...]:
+    """Flat indices as one index array per dim of `shape`."""
+    rest, result = asarray(indices), []
+    for extent in reversed(shape):
+        result.append(el.mod(rest, extent))
+        rest = el.floor_divide(rest, extent)
+    return tuple(reversed(result))
+
+
+def vander(x: ArrayLike, n: int | None = None, increasing: bool = False) -> Value:
+    """Powers of `x` as columns, the highest first unless `increasing`."""
+    x = asarray(x)
+    columns = [el.power(x, k) for k in range(x.shape[0] if n is None else n)]
+    if not columns:
+        return reshape(x, (-1, 1))[:, :0]
+    return stack(columns if increasing else columns[::-1], -1)
+
+
+def allclose(x: ArrayLike, y: ArrayLike, rtol: float = 1e-5, atol: float = 1e-8,
+             equal_nan: bool = False) -> Value:
+    """True when every element of `x` is close to that of `y`; see `isclose`."""
+    from .reduction import all as all_
+
+    return all_(el.isclose(x, y, rtol, atol, equal_nan))
+
+
+def in_top_k(targets: ArrayLike, predictions: ArrayLike, k: int) -> Value:
+    """True where the prediction of the target class is among the `k` largest of its row."""
+    targets, predictions = asarray(targets), asarray(predictions)
+    own = take_along_axis(predictions, expand_dims(targets, -1), -1)
+    larger = sum_(convert(el.greater(predictions, own), I32), -1)
+    valid = el.logical_and(el.greater_equal(targets, 0), el.less(targets, predictions.shape[-1]))
+    return el.logical_and(el.less(larger, k),
+                          el.logical_and(valid, el.isfinite(reshape(own, own.shape[:-1]))))
+
+
+def extract_sequences(x: ArrayLike, length: int, stride: int) -> Value:
+    """Overlapping windows of `length` along the last dim, `stride` apart, as a new last dim."""
+    x = asarray(x)
+    count = 1 + (x.shape[-1] - length) // stride
+    at = np.arange(count)[:, None] * stride + np.arange(length)[None, :]
+    return take(x, at.astype(np.int32), -1)
+
