@@ -180,6 +180,9 @@ def read_bundle(path: str | os.PathLike) -> Bundle:
         weights = unpack_weights(data[WEIGHTS])
     except ValueError as error:
         raise _damaged(folder / WEIGHTS, str(error)) from error
+    for name in description["weights"]:
+        if name not in weights:
+            raise _damaged(folder / WEIGHTS, f"it lacks the weight {name!r}")
     try:
         module = parse_module(data[MODULE].decode(), str(folder / MODULE))
     except (TfnError, UnicodeDecodeError) as error:
@@ -263,6 +266,8 @@ def _parse_description(folder: Path) -> dict[str, Any]:
     for name, kind in _ENTRIES.items():
         if not isinstance(described.get(name), kind):
             raise _damaged(file, f'"{name}" is missing or not a {kind.__name__}')
+    if not all(isinstance(name, str) for name in described["weights"]):
+        raise _damaged(file, '"weights" must be names')
     for name in (MODULE, WEIGHTS):
         if not isinstance(described["sha256"].get(name), str):
             raise _damaged(file, f'"sha256" has no entry for {name}')
@@ -284,7 +289,8 @@ def _read_signature(folder: Path, name: str, row: Any, module: Module,
                              f" in {MODULE}")
     missing = [w for w in names if w not in weights]
     if missing:
-        raise _damaged(folder / WEIGHTS, f"it lacks the weight {missing[0]!r} of {name!r}")
+        raise _damaged(file, f"the signature {name!r} uses the weight {missing[0]!r}, which it does"
+                             " not list")
     types = [*(_type_of(weights[w]) for w in names), *(s.type for s in inputs)]
     try:
         signature = Signature(name, refine(function, types), inputs, outputs, names)

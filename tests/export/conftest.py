@@ -1,8 +1,9 @@
-"""Small models as bundles, traced with `tfn.nn` over a symbolic batch."""
+"""Small models as bundles, traced with `tfn.nn` over a symbolic batch, as fixtures."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from tfn.compiler import nn
 from tfn.compiler import numpy as tnp
@@ -15,7 +16,7 @@ from tfn.export.bundle import Bundle, Signature, TensorSpec
 BATCH = Dim.named("batch")
 
 
-def bundle_of(function, inputs, weights, name="model", version=1) -> Bundle:
+def make_bundle(function, inputs, weights, name="model", version=1) -> Bundle:
     """A bundle whose one signature is `function(weights dict, *inputs)`.
 
     `inputs`: name -> (shape, dtype); `weights`: name -> array.
@@ -42,7 +43,7 @@ def weight(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return (rng.normal(size=shape) * scale).astype(np.float32)
 
 
-def mlp(seed: int = 0, name: str = "mlp") -> Bundle:
+def make_mlp(seed: int = 0, name: str = "mlp") -> Bundle:
     """8 features, one hidden layer of 16, softmax over 4."""
     rng = np.random.default_rng(seed)
     weights = {"w1": weight(rng, 8, 16), "b1": weight(rng, 16),
@@ -52,18 +53,18 @@ def mlp(seed: int = 0, name: str = "mlp") -> Bundle:
         hidden = nn.relu(tnp.matmul(x, w["w1"]) + w["b1"])
         return nn.softmax(tnp.matmul(hidden, w["w2"]) + w["b2"])
 
-    return bundle_of(apply, {"x": ((BATCH, 8), F32)}, weights, name)
+    return make_bundle(apply, {"x": ((BATCH, 8), F32)}, weights, name)
 
 
 def mlp_oracle(bundle: Bundle, x: np.ndarray) -> np.ndarray:
-    """`mlp` in NumPy and float64."""
+    """`make_mlp` in NumPy and float64."""
     w = {k: v.astype(np.float64) for k, v in bundle.weights.items()}
     logits = np.maximum(x @ w["w1"] + w["b1"], 0) @ w["w2"] + w["b2"]
     grown = np.exp(logits - logits.max(1, keepdims=True))
     return grown / grown.sum(1, keepdims=True)
 
 
-def cnn(seed: int = 0, name: str = "cnn") -> Bundle:
+def make_cnn(seed: int = 0, name: str = "cnn") -> Bundle:
     """8x8 images: two convolutions with batch normalisation and pooling, then a dense softmax."""
     rng = np.random.default_rng(seed)
     weights = {
@@ -83,4 +84,20 @@ def cnn(seed: int = 0, name: str = "cnn") -> Bundle:
         x = tnp.reshape(x, (x.shape[0], 64))
         return nn.softmax(tnp.matmul(x, w["w"]) + w["b"])
 
-    return bundle_of(apply, {"image": ((BATCH, 8, 8, 1), F32)}, weights, name)
+    return make_bundle(apply, {"image": ((BATCH, 8, 8, 1), F32)}, weights, name)
+
+
+@pytest.fixture(scope="session")
+def bundle_of():
+    """The function `make_bundle`."""
+    return make_bundle
+
+
+@pytest.fixture(scope="session")
+def mlp() -> Bundle:
+    return make_mlp()
+
+
+@pytest.fixture(scope="session")
+def cnn() -> Bundle:
+    return make_cnn()
