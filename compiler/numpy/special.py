@@ -161,7 +161,7 @@ def erf_inv(x: ArrayLike) -> Value:
     for c, t in zip(_ERFINV_CENTRAL[1:], _ERFINV_TAIL[1:], strict=True):
         p = where(central, c, t) + p * at
     edge = equal(absolute(x), 1)
-    result = where(edge, x * math.inf, p * x)
+    result = where(edge, where(less(x, 0), -math.inf, math.inf), p * x)
     if dtype is F64:
         # The polynomials give 24 bits; Newton's step on erf squares the error, twice for safety.
         inside = where(less(absolute(x), 1), result, 0.0)
