@@ -32,7 +32,8 @@ from .numpy.promote import (
 )
 from .ops.control import composite
 from .ops.random import threefry2x32
-from .trace.core import Array, Tracer, bind
+from .trace.core import Array, Tracer, bind, current_graph, trace_region
+from .trace.grad import stop_gradient
 
 _UNSIGNED: dict[int, DType] = {8: UI8, 16: UI16, 32: UI32, 64: UI64}
 
@@ -298,31 +299,49 @@ def choice(key: ArrayLike, x: int | ArrayLike, shape=(), replace: bool = True) -
     return tnp.reshape(permutation(key, x)[:count], shape + x.shape[1:])
 
 
-def gamma(key: ArrayLike, alpha: ArrayLike, shape=None, dtype=F32, attempts: int = 24) -> Value:
+def gamma(key: ArrayLike, alpha: ArrayLike, shape=None, dtype=F32) -> Value:
     """Gamma floats of shape parameter `alpha` and rate 1 (Marsaglia and Tsang, 2000).
 
-    Proposals are rejected less than one time in twenty; after `attempts` of them the mean is used.
+    Proposals are rejected less than one time in twenty; a loop runs until all are accepted.
     """
     dtype = _float_dtype(dtype)
     alpha = to_dtype(alpha, dtype)
     shape = alpha.shape if shape is None else as_shape(shape)
-    alpha = broadcast_to(alpha, shape)
+    alpha = stop_gradient(broadcast_to(alpha, shape))
     keys = split(key, 2)
     # Below 1: gamma(alpha) = gamma(alpha + 1) * u**(1 / alpha).
     small = alpha < 1
     d = tnp.where(small, alpha + 1, alpha) - 1 / 3
     c = 1 / (3 * tnp.sqrt(d))
-    result, found = d, broadcast_to(False, shape)
-    for i in range(attempts):
-        trial = split(fold_in(keys[0], i))
+
+    def pending(attempt: Value, own: Value, result: Value, found: Value) -> list[Value]:
+        return [tnp.logical_not(tnp.all(found))]
+
+    def propose(attempt: Value, own: Value, result: Value, found: Value) -> list[Value]:
+        trial = split(fold_in(own, attempt))
         x, u = normal(trial[0], shape, dtype), uniform(trial[1], shape, dtype)
         v = (1 + c * x) ** 3
         safe = tnp.where(v > 0, v, 1)
         accept = (v > 0) & (tnp.log(u) < 0.5 * x * x + d - d * safe + d * tnp.log(safe))
         result = tnp.where(found | ~accept, result, d * safe)
-        found = found | accept
+        return [attempt + 1, own, result, found | accept]
+
+    start = [Array(np.zeros((), np.int32)), keys[0], d, broadcast_to(False, shape)]
+    _, _, result, _ = _while(pending, propose, start)
     boost = tnp.exp(tnp.log1p(-uniform(keys[1], shape, dtype)) / alpha)
     return tnp.where(small, result * boost, result)
+
+
+def _while(condition: Callable[..., list[Value]], body: Callable[..., list[Value]],
+           state: list[Value]) -> list[Value]:
+    """Run `body` on the state while `condition` holds: at once, or as a recorded loop."""
+    if current_graph() is None:
+        while condition(*state)[0]:
+            state = body(*state)
+        return state
+    types = [s.type for s in state]
+    return bind("stablehlo.while", *state,
+                regions=[trace_region(condition, types), trace_region(body, types)])
 
 
 def beta(key: ArrayLike, a: ArrayLike, b: ArrayLike, shape=None, dtype=F32) -> Value:

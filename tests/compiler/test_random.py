@@ -118,6 +118,16 @@ def test_moments_of_the_distributions(draw, mean, deviation):
     assert abs(sample.std() - deviation) < 0.04 * deviation
 
 
+@pytest.mark.parametrize("draw", [
+    lambda k: random.gamma(k, np.float32([0.3, 1, 2.5, 40])),
+    lambda k: random.beta(k, 2.0, 3.0, (3,)),
+    lambda k: random.binomial(k, 5, 0.4, (6,)), lambda k: random.bernoulli(k, 0.5, (4,)),
+    lambda k: random.gumbel(k, (3,))])
+def test_traced_draws_are_the_eager_ones(draw):
+    function, _ = trace(lambda k: [draw(k)], [TensorType((2,), UI32)])
+    np.testing.assert_allclose(evaluate(function, [KEY])[0], draw(KEY), rtol=1e-6)
+
+
 def test_truncated_normal_stays_inside():
     sample = np.asarray(random.truncated_normal(KEY, -0.5, 0.25, (5000,)))
     assert -0.5 < sample.min() < -0.49
