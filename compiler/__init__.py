@@ -9,6 +9,7 @@ from .ops import (  # noqa: F401
     control,
     elementwise,
     indexing,
+    kernel,
     random,
     reduction,
     shape,

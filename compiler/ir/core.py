@@ -107,7 +107,7 @@ class Op:
 
     def __init__(
         self,
-        definition: "OpDefinition",
+        definition: "type[OpDefinition]",
         operands: Sequence[Value],
         result_types: Sequence[TensorType],
         attributes: Mapping[str, Any] | None = None,

@@ -1,0 +1,397 @@
+"""The emitter: LLVM text for the value of an IR element, computed on demand.
+
+`at(value, index)` gives the register that holds an element. Operands of the kernel are loaded;
+results of ops inside it are computed by the op's own `scalar` or `element` rule, which asks for the
+elements it needs in turn. Within a scope each element is computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from ..errors import UnsupportedError
+from ..ir.core import Block, Op, Value
+from ..ir.dtypes import DType
+from ..ops.reduction import combiner
+from . import mathlib
+from .extents import Extents
+from .text import Index, Text, literal, register_type, suffix
+
+# Scalars that may shape the code; any other float constant is a run-time argument, so that 1/batch
+# or a learning rate does not make a new kernel.
+_INLINE = {0.0, 1.0, -1.0, 2.0, 0.5, float("inf"), float("-inf")}
+
+# Float ops LLVM may contract into FMA, inside one kernel.
+_CONTRACTED = {"fadd", "fsub", "fmul"}
+
+
+class Emitter(Text):
+    """Emits one kernel. `extents` names the sizes, `pointers` the buffers of operands."""
+
+    def __init__(self, extents: Extents, pointers: dict[Value, str]):
+        super().__init__()
+        self.extents = extents
+        self.pointers = pointers
+        self.scalars: list[tuple[Any, DType]] = []
+        self.entry: list[str] = []
+        self.functions: set[str] = set()
+        self._scopes: list[dict[Any, Any]] = [{}]
+        self._scalar_registers: dict[Any, str] = {}
+        self._bound: dict[Value, str] = {}
+        self.location = None
+
+    # -- scopes -----------------------------------------------------------------------------------
+
+    @contextmanager
+    def scope(self):
+        """Values computed inside do not dominate what follows; forget them at the end."""
+        self._scopes.append({})
+        yield
+        self._scopes.pop()
+
+    def _recall(self, key):
+        for scope in reversed(self._scopes):
+            if key in scope:
+                return scope[key]
+        return None
+
+    # -- elements ---------------------------------------------------------------------------------
+
+    def extent(self, value: Value, dim: int) -> Index:
+        return self.extents.name(value, dim)
+
+    def linear(self, value: Value, index: Sequence[Index]) -> Index:
+        """The row-major position of an element."""
+        position: Index = 0
+        for d, i in enumerate(index):
+            position = self.iadd(self.imul(position, self.extent(value, d)), i)
+        return position
+
+    def at(self, value: Value, index: Sequence[Index]) -> str:
+        """The register of `value[index]`."""
+        if value in self._bound:
+            return self._bound[value]
+        key = (value, tuple(index))
+        found = self._recall(key)
+        if found is not None:
+            return found
+        if value in self.pointers:
+            register = self.load(value, index)
+        else:
+            register = self._compute(value, index)
+        self._scopes[-1][key] = register
+        return register
+
+    def _compute(self, value: Value, index: Sequence[Index]) -> str:
+        op = value.op
+        assert op is not None, "a block argument without a pointer"
+        definition = op.definition
+        self.location = op.location
+        if getattr(definition, "scalar", None) is not None:
+            operands = [self.at(o, index if o.shape else []) for o in op.operands]
+            return self._scalar(op, operands)
+        if definition.element is None:
+            raise UnsupportedError(f"{op.name} cannot be compiled yet", op.location)
+        if len(op.results) == 1:
+            result = definition.element(self, op, list(index))
+            return result[0] if isinstance(result, list) else result
+        registers = definition.element(self, op, list(index), value.index)
+        for result, register in zip(op.results, registers, strict=True):
+            self._scopes[-1][(result, tuple(index))] = register
+        return registers[value.index]
+
+    def _scalar(self, op: Op, operands: Sequence[str]) -> str:
+        attributes = {k: op.attributes[k] for k in op.definition.attributes if k in op.attributes}
+        source = op.operands[-1].dtype
+        register = op.definition.scalar(self, source, *operands, **attributes)
+        return self.rounded(register, op.result.dtype)
+
+    def rounded(self, register: str, dtype: DType) -> str:
+        """Round an f32 register to the 16-bit float it stands for."""
+        if dtype.is_float and dtype.bits == 16:
+            narrow = self.inst(f"fptrunc float {register} to {dtype.llvm}")
+            return self.inst(f"fpext {dtype.llvm} {narrow} to float")
+        return register
+
+    def pointer(self, value: Value, index: Sequence[Index]) -> str:
+        position = self.linear(value, index)
+        base = self.pointers[value]
+        if position == 0:
+            return base
+        return self.inst(
+            f"getelementptr inbounds {value.dtype.storage}, ptr {base}, i64 {position}")
+
+    def load(self, value: Value, index: Sequence[Index]) -> str:
+        return self.load_from(self.pointer(value, index), value.dtype)
+
+    def load_from(self, pointer: str, dtype: DType) -> str:
+        self._refuse_complex(dtype)
+        raw = self.inst(f"load {dtype.storage}, ptr {pointer}, align {dtype.itemsize}")
+        if dtype.kind == "bool":
+            return self.inst(f"icmp ne i8 {raw}, 0")
+        if dtype.is_float and dtype.bits == 16:
+            return self.inst(f"fpext {dtype.llvm} {raw} to float")
+        return raw
+
+    def store_to(self, pointer: str, dtype: DType, register: str) -> None:
+        self._refuse_complex(dtype)
+        if dtype.kind == "bool":
+            register = self.inst(f"zext i1 {register} to i8")
+        elif dtype.is_float and dtype.bits == 16:
+            register = self.inst(f"fptrunc float {register} to {dtype.llvm}")
+        self.do(f"store {dtype.storage} {register}, ptr {pointer}, align {dtype.itemsize}")
+
+    def _refuse_complex(self, dtype: DType) -> None:
+        if dtype.kind == "complex":
+            raise UnsupportedError(f"compiled code for {dtype} is not supported yet; run eagerly",
+                                   self.location)
+
+    # -- constants --------------------------------------------------------------------------------
+
+    def constant(self, value, dtype: DType) -> str:
+        return literal(value, dtype)
+
+    def constant_element(self, op: Op, index) -> str:
+        """A splat constant: inlined when it may shape the code, else a run-time scalar."""
+        value = op.attributes["value"].reshape(-1)[0] if op.attributes["value"].size else 0
+        dtype = op.result.dtype
+        if not dtype.is_float or float(value) in _INLINE or value != value:
+            return literal(value, dtype)
+        key = (float(value), dtype)
+        register = self._scalar_registers.get(key)
+        if register is None:
+            number = len(self.scalars)
+            self.scalars.append((value, dtype))
+            wide = "double" if dtype.bits == 64 else "float"
+            self.entry.append(f"  %sp{number} = getelementptr i64, ptr %scalars, i64 {number}")
+            self.entry.append(f"  %s{number} = load {wide}, ptr %sp{number}, align 8")
+            register = self._scalar_registers[key] = f"%s{number}"
+        return register
+
+    # -- instructions -----------------------------------------------------------------------------
+
+    def type(self, dtype: DType) -> str:
+        return register_type(dtype)
+
+    def unary(self, opcode: str, dtype: DType, x: str) -> str:
+        return self.inst(f"{opcode} {register_type(dtype)} {x}")
+
+    def binary(self, opcode: str, dtype: DType, x: str, y: str) -> str:
+        self._refuse_complex(dtype)
+        flags = " contract" if opcode in _CONTRACTED else ""
+        return self.inst(f"{opcode}{flags} {register_type(dtype)} {x}, {y}")
+
+    def compare(self, predicate: str, dtype: DType, x: str, y: str) -> str:
+        self._refuse_complex(dtype)
+        return self.inst(f"{'fcmp' if dtype.is_float else 'icmp'} {predicate}"
+                         f" {register_type(dtype)} {x}, {y}")
+
+    def select(self, condition: str, dtype: DType, x: str, y: str) -> str:
+        kind = register_type(dtype)
+        return self.inst(f"select i1 {condition}, {kind} {x}, {kind} {y}")
+
+    def intrinsic(self, name: str, dtype: DType, *operands: str) -> str:
+        self._refuse_complex(dtype)
+        kind = register_type(dtype)
+        full = f"llvm.{name}.{suffix(dtype)}"
+        self.declare(f"declare {kind} @{full}({', '.join([kind] * len(operands))})")
+        return self.inst(f"call {kind} @{full}({', '.join(f'{kind} {o}' for o in operands)})")
+
+    def math(self, name: str, dtype: DType, *operands: str) -> str:
+        """An elementary function of `mathlib`."""
+        self._refuse_complex(dtype)
+        if dtype.is_integer:
+            if name != "pow":
+                raise UnsupportedError(f"{name} of {dtype} is not supported yet", self.location)
+            return self._integer_power(dtype, *operands)
+        symbol = mathlib.function_name(name, dtype.bits == 64)
+        self.functions.add(symbol)
+        if dtype.bits != 64:
+            operands = tuple(self.inst(f"fpext float {o} to double") for o in operands)
+        result = self.inst(
+            f"call double @{symbol}({', '.join(f'double {o}' for o in operands)})")
+        if dtype.bits != 64:
+            result = self.inst(f"fptrunc double {result} to float")
+        return result
+
+    def _integer_power(self, dtype: DType, x: str, y: str) -> str:
+        raise UnsupportedError(
+            f"compiled power of {dtype} is not supported yet; convert to float32", self.location)
+
+    def safe_divide(self, which: str, dtype: DType, x: str, y: str) -> str:
+        """Integer `div` or `rem` that never traps: x/0 = -1, x%0 = x, MIN/-1 = MIN."""
+        kind, signed = dtype.llvm, dtype.kind == "int"
+        zero = self.inst(f"icmp eq {kind} {y}, 0")
+        unsafe = zero
+        if signed:
+            lowest = -(1 << (dtype.bits - 1))
+            overflow = self.all([self.inst(f"icmp eq {kind} {x}, {lowest}"),
+                                 self.inst(f"icmp eq {kind} {y}, -1")])
+            unsafe = self.inst(f"or i1 {zero}, {overflow}")
+        divisor = self.inst(f"select i1 {unsafe}, {kind} 1, {kind} {y}")
+        result = self.inst(f"{'s' if signed else 'u'}{which} {kind} {x}, {divisor}")
+        instead = "-1" if which == "div" else x
+        return self.inst(f"select i1 {zero}, {kind} {instead}, {kind} {result}")
+
+    def shift(self, opcode: str, dtype: DType, x: str, y: str) -> str:
+        """A shift whose amount may be anything: too much gives 0 (or the sign for `ashr`)."""
+        kind = dtype.llvm
+        if opcode == "ashr":
+            amount = self.intrinsic("umin", dtype, y, str(dtype.bits - 1))
+            return self.inst(f"ashr {kind} {x}, {amount}")
+        inside = self.inst(f"icmp ult {kind} {y}, {dtype.bits}")
+        amount = self.inst(f"select i1 {inside}, {kind} {y}, {kind} 0")
+        shifted = self.inst(f"{opcode} {kind} {x}, {amount}")
+        return self.inst(f"select i1 {inside}, {kind} {shifted}, {kind} 0")
+
+    def convert(self, x: str, source: DType, target: DType) -> str:
+        """Change the dtype of a register with the semantics of `stablehlo.convert`."""
+        self._refuse_complex(source)
+        self._refuse_complex(target)
+        a, b = register_type(source), register_type(target)
+        if target.kind == "bool":
+            if source.kind == "bool":
+                return x
+            return self.compare("une" if source.is_float else "ne", source, x,
+                                literal(0, source))
+        if source.is_float and target.is_float:
+            if a == b:
+                return x
+            return self.inst(f"{'fpext' if target.bits == 64 else 'fptrunc'} {a} {x} to {b}")
+        if source.is_float:
+            sign = "s" if target.kind == "int" else "u"
+            name = f"llvm.fpto{sign}i.sat.{b}.{suffix(source)}"
+            self.declare(f"declare {b} @{name}({a})")
+            return self.inst(f"call {b} @{name}({a} {x})")
+        signed = source.kind == "int"
+        if target.is_float:
+            return self.inst(f"{'s' if signed else 'u'}itofp {a} {x} to {b}")
+        width = 1 if source.kind == "bool" else source.bits
+        if target.bits == width:
+            return x
+        if target.bits < width:
+            return self.inst(f"trunc {a} {x} to {b}")
+        return self.inst(f"{'sext' if signed else 'zext'} {a} {x} to {b}")
+
+    def bitcast(self, x: str, source: DType, target: DType) -> str:
+        if source.is_float and source.bits == 16:
+            x = self.inst(f"fptrunc float {x} to {source.llvm}")
+        if source.llvm != target.llvm:
+            x = self.inst(f"bitcast {source.llvm} {x} to {target.llvm}")
+        if target.is_float and target.bits == 16:
+            x = self.inst(f"fpext {target.llvm} {x} to float")
+        return x
+
+    def to_index(self, register: str, dtype: DType) -> Index:
+        """An integer register as an i64 index."""
+        if dtype.bits == 64:
+            return register
+        return self.inst(
+            f"{'sext' if dtype.kind == 'int' else 'zext'} {dtype.llvm} {register} to i64")
+
+    def index_to(self, index: Index, dtype: DType) -> str:
+        """An index as an element of `dtype`."""
+        if isinstance(index, int):
+            return literal(index, dtype)
+        if dtype.is_float:
+            return self.inst(f"sitofp i64 {index} to {register_type(dtype)}")
+        if dtype.bits == 64:
+            return index
+        return self.inst(f"trunc i64 {index} to {dtype.llvm}")
+
+    # -- control ----------------------------------------------------------------------------------
+
+    def conditional(self, condition: str, dtype: DType, then: Callable[[], str],
+                    otherwise: Callable[[], str]) -> str:
+        """The value of `then()` or `otherwise()`; only the chosen one is computed."""
+        yes, no, join = (self.fresh(p) for p in ("then", "else", "join"))
+        self.do(f"br i1 {condition}, label %{yes}, label %{no}")
+        arms = []
+        for label, arm in ((yes, then), (no, otherwise)):
+            self.block(label)
+            with self.scope():
+                value = arm()
+            arms.append((value, self.current))
+            self.do(f"br label %{join}")
+        self.block(join)
+        return self.inst(f"phi {register_type(dtype)} "
+                         + ", ".join(f"[{value}, %{block}]" for value, block in arms))
+
+    def region(self, block: Block, registers: Sequence[str]) -> list[str]:
+        """The results of a region of scalars on registers."""
+        saved = dict(self._bound)
+        self._bound.update(zip(block.arguments, registers, strict=True))
+        with self.scope():
+            for op in block.ops:
+                self._region_op(op)
+            results = [self._bound[v] for v in block.returns]
+        self._bound = saved
+        return results
+
+    def _region_op(self, op: Op) -> None:
+        if op.name == "stablehlo.constant":
+            self._bound[op.result] = self.constant_element(op, [])
+            return
+        if getattr(op.definition, "scalar", None) is None:
+            raise UnsupportedError(f"{op.name} inside a region cannot be compiled yet",
+                                   op.location)
+        self._bound[op.result] = self._scalar(op, [self._bound[o] for o in op.operands])
+
+    def reduce(self, body: Block, initial: Sequence[str], extents: Sequence[Index],
+               elements: Callable[[list[str]], Sequence[str]]) -> list[str]:
+        """Combine `elements(index)` over all indices below `extents`, starting from `initial`."""
+        dtypes = [a.dtype for a in body.arguments[: len(initial)]]
+        cells = []
+        for value, dtype in zip(initial, dtypes, strict=True):
+            cell = f"%{self.fresh('cell')}"
+            self.entry.append(f"  {cell} = alloca {register_type(dtype)}, align 8")
+            self.do(f"store {register_type(dtype)} {value}, ptr {cell}")
+            cells.append(cell)
+        kind = combiner(body)
+
+        def nest(index: list[str]) -> None:
+            if len(index) < len(extents):
+                with self.loop(0, extents[len(index)]) as i, self.scope():
+                    nest([*index, i])
+                return
+            state = [self.inst(f"load {register_type(t)}, ptr {c}")
+                     for c, t in zip(cells, dtypes, strict=True)]
+            fresh = list(elements(index))
+            if kind == "add" and dtypes[0].is_float and dtypes[0].bits >= 32:
+                # The order of a reduction is open in StableHLO; LLVM fixes it by the shape alone.
+                t = register_type(dtypes[0])
+                combined = [self.inst(f"fadd reassoc {t} {state[0]}, {fresh[0]}")]
+            else:
+                combined = self.region(body, [*state, *fresh])
+            for cell, value, dtype in zip(cells, combined, dtypes, strict=True):
+                self.do(f"store {register_type(dtype)} {value}, ptr {cell}")
+
+        nest([])
+        return [self.inst(f"load {register_type(t)}, ptr {c}")
+                for c, t in zip(cells, dtypes, strict=True)]
+
+    # -- whole kernels (ops with a `kernel` rule) ---------------------------------------------------
+
+    def scatter(self, op: Op) -> None:
+        from .scatter import scatter
+
+        scatter(self, op)
+
+    def select_and_scatter(self, op: Op) -> None:
+        from .scatter import select_and_scatter
+
+        select_and_scatter(self, op)
+
+    def sort(self, op: Op) -> None:
+        raise UnsupportedError("compiled sort is not supported yet; run it eagerly", op.location)
+
+
+def is_splat(value: np.ndarray) -> bool:
+    """True when all elements share one memory cell or there is at most one."""
+    return value.size <= 1 or not any(value.strides)
+
+

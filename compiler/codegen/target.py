@@ -1,0 +1,94 @@
+"""Targets: a row per instruction set, and what the code generator may assume about it."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+
+llvm.initialize_all_targets()
+llvm.initialize_all_asmprinters()
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The register tile of a contraction: `rows` by `vectors` accumulators of `bits` each."""
+
+    rows: int
+    vectors: int
+    bits: int
+
+
+TILES: tuple[tuple[str, Tile], ...] = (
+    ("+avx512f", Tile(6, 4, 512)),   # 24 accumulators of 32 registers
+    ("+avx2", Tile(3, 4, 256)),      # 12 of 16
+    ("+neon", Tile(4, 4, 128)),
+    ("+simd128", Tile(2, 4, 128)),
+    ("", Tile(2, 2, 128)),
+)
+"""The first row whose feature the target has."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where code will run: an LLVM triple, a CPU name and a feature string."""
+
+    triple: str
+    cpu: str
+    features: str
+
+    @staticmethod
+    @functools.cache
+    def host() -> "Target":
+        """The machine this process runs on."""
+        features = llvm.get_host_cpu_features().flatten()
+        return Target(llvm.get_process_triple(), llvm.get_host_cpu_name(), features)
+
+    @staticmethod
+    def named(name: str) -> "Target":
+        """A target by short name (`x86-64-v3`, `aarch64`, `host` ...) or by LLVM triple."""
+        if name == "host":
+            return Target.host()
+        if name in NAMED:
+            return NAMED[name]
+        try:
+            llvm.Target.from_triple(name)
+        except RuntimeError as error:
+            from ..errors import UnsupportedError
+
+            known = ", ".join(sorted(NAMED))
+            raise UnsupportedError(
+                f"no target `{name}` ({error}); use an LLVM triple or one of host, {known}"
+            ) from None
+        return Target(name, "", "")
+
+    @property
+    def is_host(self) -> bool:
+        return self == Target.host()
+
+    @property
+    def tile(self) -> Tile:
+        names = self.features.split(",")
+        if self.triple.startswith(("aarch64", "arm64")):
+            names.append("+neon")
+        return next(tile for feature, tile in TILES if not feature or feature in names)
+
+    def machine(self, jit: bool = False):
+        """An LLVM target machine at codegen level 2."""
+        return llvm.Target.from_triple(self.triple).create_target_machine(
+            cpu=self.cpu, features=self.features, opt=2, jit=jit,
+            reloc="default" if jit else "pic", codemodel="jitdefault" if jit else "default")
+
+    def __str__(self) -> str:
+        return f"{self.triple} {self.cpu}".strip()
+
+
+_X86 = "x86_64-unknown-linux-gnu"
+NAMED = {
+    "x86-64": Target(_X86, "x86-64", ""),
+    "x86-64-v2": Target(_X86, "x86-64-v2", ""),
+    "x86-64-v3": Target(_X86, "x86-64-v3", "+avx2,+fma"),
+    "x86-64-v4": Target(_X86, "x86-64-v4", "+avx2,+fma,+avx512f"),
+    "aarch64": Target("aarch64-unknown-linux-gnu", "generic", "+neon"),
+}

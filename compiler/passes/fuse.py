@@ -1,0 +1,200 @@
+"""Fusion: group ops into kernels.
+
+Greedy, producer into consumer, in reverse program order. A group becomes one kernel
+(`codegen/kernel.py`), so the rules below say what one loop nest can hold without computing anything
+twice. What the plan does for free (reshapes, leading slices, large constants) stays outside.
+"""
+
+from __future__ import annotations
+
+from ..codegen.emitter import is_splat
+from ..ir.core import Block, Function, Op, Value, uses
+from ..ir.rewrite import Rewriter
+from ..ops.declare import definition
+
+# LLVM's time grows faster than the block; the largest useful bodies (Threefry) have about 130.
+MAX_OPS = 400
+
+FREE = frozenset({"stablehlo.iota", "stablehlo.broadcast_in_dim"})
+"""Ops that cost nothing inside a loop: copied into every kernel that reads them."""
+
+SINGLE = frozenset({"stablehlo.dot_general", "stablehlo.convolution", "stablehlo.scatter",
+                    "stablehlo.select_and_scatter", "stablehlo.sort"})
+"""Ops that are a kernel alone, and whose operands are buffers."""
+
+REVISITING = frozenset({"stablehlo.broadcast_in_dim", "stablehlo.gather",
+                        "stablehlo.reduce_window"})
+"""Ops that read an operand element more than once: a computed operand is stored first."""
+
+
+def is_alias(op: Op) -> bool:
+    """A result that is its operand's memory under another type: the plan's business."""
+    if op.name == "stablehlo.reshape":
+        return True
+    if op.name == "stablehlo.slice":
+        x = op.operands[0]
+        return (len(x.shape) > 0 and tuple(x.shape[1:]) == tuple(op.result.shape[1:])
+                and op.attributes["strides"][0] == 1)
+    return False
+
+
+def is_planned(op: Op) -> bool:
+    """Ops that never enter a kernel."""
+    if op.name == "stablehlo.constant":
+        return not is_splat(op.attributes["value"])
+    return is_alias(op) or op.definition.has_effect
+
+
+def is_free(op: Op | None) -> bool:
+    return op is not None and (
+        op.name in FREE or (op.name == "stablehlo.constant" and not is_planned(op)))
+
+
+def may_fuse(producer: Op, consumer: Op) -> bool:
+    """May `producer` be computed inside the kernel of `consumer`, which reads it?"""
+    if consumer.name in SINGLE or is_planned(consumer) or producer.name in SINGLE:
+        return False
+    if consumer.name in REVISITING:
+        return False
+    if producer.definition.pointwise:
+        return True
+    # A reduction runs once per result element only under elementwise consumers of its shape.
+    return (producer.name in ("stablehlo.reduce", "stablehlo.reduce_window")
+            and getattr(consumer.definition, "scalar", None) is not None
+            and consumer.result.shape == producer.results[0].shape)
+
+
+class _Group:
+    def __init__(self, root: Op):
+        self.ops: list[Op] = [root]
+        self.shape = root.results[0].shape if root.results else ()
+
+
+def fuse(function: Function, target=None) -> Function:
+    """`function` with every op inside a `tfn.kernel`, but for what the plan does for free."""
+    readers = uses(function.body)
+    returned = set(function.returns)
+    group: dict[Op, _Group] = {}
+    for op in reversed(function.ops):
+        if is_planned(op) or is_free(op) and not _must_exist(op, readers, returned):
+            continue
+        home = _home(op, readers, returned, group)
+        if home is None:
+            group[op] = _Group(op)
+        else:
+            home.ops.append(op)
+            group[op] = home
+    return _build(function, group, readers, returned)
+
+
+def _must_exist(op: Op, readers, returned) -> bool:
+    """A free op is materialised when it is returned, or read by something that needs a buffer."""
+    return any(r in returned or any(_needs_buffer(reader, r) for reader in readers.get(r, ()))
+               for r in op.results)
+
+
+def _needs_buffer(reader: Op, value: Value) -> bool:
+    return reader.name in SINGLE or is_planned(reader)
+
+
+def _home(op: Op, readers, returned, group) -> _Group | None:
+    """The one group that reads `op` and may compute it; None when it needs a kernel of its own."""
+    consumers = {reader for r in op.results for reader in readers.get(r, ())}
+    homes: set[_Group] = set()
+    for consumer in _through_free(consumers, readers, returned):
+        if consumer not in group or not may_fuse(op, consumer):
+            return None
+        homes.add(group[consumer])
+    if len(homes) != 1 or any(is_free(c) for c in consumers):
+        return None
+    (home,) = homes
+    if len(home.ops) >= MAX_OPS:
+        return None
+    kept = any(r in returned for r in op.results)
+    # A result that is also needed outside is stored by the same loop, if the loop visits it.
+    if kept and (op.results[0].shape != home.shape
+                 or getattr(op.definition, "scalar", None) is None):
+        return None
+    return home
+
+
+def _through_free(consumers, readers, returned) -> set[Op]:
+    found = set()
+    for consumer in consumers:
+        if is_free(consumer) and not _must_exist(consumer, readers, returned):
+            found |= _through_free({reader for r in consumer.results
+                                    for reader in readers.get(r, ())}, readers, returned)
+        else:
+            found.add(consumer)
+    return found
+
+
+def _build(function: Function, group, readers, returned) -> Function:
+    rewriter = Rewriter(function)
+    kernel = definition("tfn.kernel")
+    members: dict[int, list[Op]] = {}
+    for op in function.ops:
+        if op in group:
+            members.setdefault(id(group[op]), []).append(op)
+    for op in function.ops:
+        if is_planned(op):
+            rewriter.copy(op)
+        elif op in group and members[id(group[op])][-1] is op:
+            inside = members[id(group[op])]
+            outputs = [r for o in inside for r in o.results if r in returned
+                       or any(group.get(reader) is not group[op]
+                              and not (is_free(reader) and reader not in group)
+                              for reader in readers.get(r, ()))
+                       or _read_by_free_elsewhere(r, group[op], group, readers)]
+            body, operands = _region(inside, outputs)
+            new = rewriter.append(kernel, [rewriter[v] for v in operands],
+                                  [v.type for v in outputs], {}, [body], inside[-1].location)
+            rewriter.values.update(zip(outputs, new.results, strict=True))
+    return rewriter.finish()
+
+
+def _read_by_free_elsewhere(value: Value, home: _Group, group, readers) -> bool:
+    """Is `value` read, through ops copied into kernels, by a kernel other than `home`?"""
+    for reader in readers.get(value, ()):
+        if is_free(reader) and reader not in group:
+            for r in reader.results:
+                if any(group.get(x) is not home and not (is_free(x) and x not in group)
+                       for x in readers.get(r, ())):
+                    return True
+                if _read_by_free_elsewhere(r, home, group, readers):
+                    return True
+    return False
+
+
+def _region(inside: list[Op], outputs: list[Value]) -> tuple[Block, list[Value]]:
+    """The body of a kernel, with the free ops it reads copied in, and its operands."""
+    block = Block()
+    values: dict[Value, Value] = {}
+    operands: list[Value] = []
+    chosen = set(inside)
+
+    def lift(value: Value) -> Value:
+        if value in values:
+            return values[value]
+        op = value.op
+        if op is not None and (op in chosen or is_free(op)):
+            add(op)
+        else:
+            operands.append(value)
+            values[value] = block.add_argument(value.type)
+        return values[value]
+
+    def add(op: Op) -> None:
+        new_operands = [lift(v) for v in op.operands]
+        if op.results and op.results[0] in values:
+            return
+        new = Op(op.definition, new_operands, [r.type for r in op.results], op.attributes,
+                 op.regions, op.location)
+        block.ops.append(new)
+        values.update(zip(op.results, new.results, strict=True))
+
+    for op in inside:
+        if not op.results or op.results[0] not in values:
+            add(op)
+    block.returns = [values[v] for v in outputs]
+    return block, operands
