@@ -14,20 +14,6 @@ from .emitter import Emitter
 from .text import Index
 
 
-def _copy(emit: Emitter, source, target: str) -> None:
-    """Copy the whole operand `source` to the buffer `target`."""
-    total: Index = 1
-    for d in range(len(source.shape)):
-        total = emit.imul(total, emit.extent(source, d))
-    kind, size = source.dtype.storage, source.dtype.itemsize
-    base = emit.pointers[source]
-    with emit.loop(0, total) as i:
-        p = emit.inst(f"getelementptr inbounds {kind}, ptr {base}, i64 {i}")
-        q = emit.inst(f"getelementptr inbounds {kind}, ptr {target}, i64 {i}")
-        emit.do(f"store {kind} {emit.inst(f'load {kind}, ptr {p}, align {size}')}, ptr {q},"
-                f" align {size}")
-
-
 def _nest(emit: Emitter, value, body, index=()) -> None:
     """Run `body(index)` for every index of `value`, in row-major order."""
     if len(index) == len(value.shape):
@@ -56,8 +42,8 @@ def scatter(emit: Emitter, op: Op) -> None:
     x, indices, updates = op.operands
     n = Scatter.as_gather(op.attributes["scatter_dimension_numbers"])
     result, body = op.result, op.regions[0]
-    target = emit.pointers[result]
-    _copy(emit, x, target)
+    _nest(emit, result, lambda index: emit.store_to(
+        emit.pointer(result, index), result.dtype, emit.at(x, index)))
     sizes = Scatter.window_sizes(
         [emit.extent(x, d) for d in range(len(x.shape))],
         [emit.extent(updates, d) for d in range(len(updates.shape))],

@@ -297,9 +297,10 @@ def _convolve(lhs, rhs, a, result_type):
     n = a["dimension_numbers"]
     groups, batch_groups = a["feature_group_count"], a["batch_group_count"]
     target = result_type.dtype.numpy
-    x = _wide(lhs).transpose(n.input_batch_dimension, n.input_feature_dimension,
+    accumulate = _wide(np.zeros((), target)).dtype
+    x = lhs.astype(accumulate).transpose(n.input_batch_dimension, n.input_feature_dimension,
                              *n.input_spatial_dimensions)
-    w = _wide(rhs).transpose(n.kernel_output_feature_dimension, n.kernel_input_feature_dimension,
+    w = rhs.astype(accumulate).transpose(n.kernel_output_feature_dimension, n.kernel_input_feature_dimension,
                              *n.kernel_spatial_dimensions)
     reversed_dims = [2 + i for i, r in enumerate(a["window_reversal"]) if r]
     w = np.flip(w, reversed_dims) if reversed_dims else w
@@ -308,7 +309,7 @@ def _convolve(lhs, rhs, a, result_type):
     out = [result_type.shape[d] for d in n.output_spatial_dimensions]
     features = w.shape[0]
     total = np.zeros([max(groups, batch_groups), batch, features // max(groups, batch_groups),
-                      int(np.prod(out, dtype=np.int64))], np.result_type(x, w))
+                      int(np.prod(out, dtype=np.int64))], accumulate)
     for offset in cartesian(*(range(k) for k in w.shape[2:])):
         window = tuple(slice(o * d, o * d + (size - 1) * s + 1 if size else o * d, s)
                        for o, d, size, s in zip(offset, a["rhs_dilation"], out,

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import OpError
 from ..ir.core import TensorType
-from ..ir.dtypes import I1
+from ..ir.dtypes import C64, C128, F32, F64, I1
 from ..trace.core import bind
 from .declare import (
     ANY, BOOL, COMPLEX, FLOAT, INTEGER, NUMBER, Factors, OpDefinition, check_dtype, op,
@@ -22,15 +23,6 @@ def identity_factors(op) -> Factors:
     rank = len(op.results[0].shape)
     row = tuple(range(rank))
     return Factors([row[: len(o.shape)] for o in op.operands], [row for _ in op.results])
-
-
-def same_shape(name: str, operands: list[TensorType]) -> None:
-    first = operands[0]
-    for other in operands[1:]:
-        require(
-            other.shape == first.shape, "C1",
-            f"{name} needs operands of one shape, got {' and '.join(map(str, operands))}",
-        )
 
 
 class Elementwise(OpDefinition):
@@ -48,14 +40,14 @@ class Elementwise(OpDefinition):
     @classmethod
     def infer(cls, operands, attributes, regions):
         if len(operands) != cls.arity:
-            require(False, "I1", f"{cls.name} takes {cls.arity} operands, got {len(operands)}")
-        same_shape(cls.name, operands)
-        check_dtype(cls.name, operands[0].dtype, cls.accepts)
+            raise OpError(f"{cls.name} takes {cls.arity} operands, got {len(operands)}")
+        first = operands[0]
+        check_dtype(cls.name, first.dtype, cls.accepts)
         for other in operands[1:]:
-            require(
-                other.dtype is operands[0].dtype, "C1",
-                f"{cls.name} needs operands of one dtype, got {' and '.join(map(str, operands))}",
-            )
+            if other != first:
+                what = "shape" if other.shape != first.shape else "dtype"
+                raise OpError(f"{cls.name} needs operands of one {what},"
+                              f" got {' and '.join(map(str, operands))} (C1)")
         return [cls.result_type(operands[0])]
 
     @staticmethod
@@ -148,6 +140,10 @@ def declare_unary(name, function, scalar, derivative=None, accepts=FLOAT, expens
 
 # -- unary: name, NumPy meaning, LLVM, cotangent of the operand -----------------------------------
 
+def _real_part_type(operand: TensorType) -> TensorType:
+    return operand.with_dtype({C64: F32, C128: F64}.get(operand.dtype, operand.dtype))
+
+
 def _abs_scalar(emit, dtype, x):
     if dtype.is_float:
         return emit.intrinsic("fabs", dtype, x)
@@ -213,7 +209,7 @@ def _rsqrt_scalar(emit, dtype, x):
 
 
 declare_unary("stablehlo.abs", np.abs, _abs_scalar,
-              lambda ct, y, x: ct * bind("stablehlo.sign", x), NUMBER)
+              lambda ct, y, x: ct * bind("stablehlo.sign", x), NUMBER, result=_real_part_type)
 declare_unary("stablehlo.negate", np.negative, _negate_scalar, lambda ct, y, x: -ct, NUMBER)
 declare_unary("stablehlo.sign", _sign, _sign_scalar, None, NUMBER)
 declare_unary("stablehlo.exponential", np.exp, _math("exp"),
@@ -541,7 +537,8 @@ class BitcastConvert(Elementwise):
         return [x.with_dtype(target)]
 
     def evaluate(operands, attributes, regions, result_types):
-        return [np.ascontiguousarray(operands[0]).view(attributes["dtype"].numpy)]
+        x = operands[0]
+        return [np.ascontiguousarray(x).view(attributes["dtype"].numpy).reshape(x.shape)]
 
     def scalar(emit, source, x, *, dtype):
         return emit.bitcast(x, source, dtype)

@@ -145,8 +145,9 @@ class Reduce(OpDefinition):
             function = COMBINERS[kind]
             # NumPy's pairwise order needs a wider accumulator for 16-bit floats.
             wide = np.float32 if x.dtype.itemsize == 2 and x.dtype.kind in "fV" else x.dtype
-            total = function.reduce(x.astype(wide, copy=False), axis=dims, dtype=wide)
-            return [function(total, init.astype(wide)).astype(x.dtype)]
+            total = function.reduce(x.astype(wide, copy=False), axis=dims, dtype=wide,
+                                    initial=init.astype(wide)[()])
+            return [total.astype(x.dtype)]
         rest = [d for d in range(inputs[0].ndim) if d not in dims]
         shape = [inputs[0].shape[d] for d in rest]
         flat = [x.transpose([*rest, *dims]).reshape([*shape, -1]) for x in inputs]

@@ -319,7 +319,8 @@ def bind(
     if graph is not None and (
         any(isinstance(i, Tracer) for i in inputs)
         or op.has_effect
-        or any(not isinstance(t.size, int) or t.size > _EAGER_IN_TRACE for t in types)
+        or any(not t.is_static or t.size > _EAGER_IN_TRACE for t in types)
+        or any(free_values(r) for r in regions)
     ):
         results = graph.record(op, inputs, types, attributes, regions)
     else:

@@ -1,0 +1,13 @@
+"""Every op family. Declaring an op is importing its family: import this to have them all."""
+
+from . import (  # noqa: F401
+    contraction,
+    control,
+    dynamic,
+    elementwise,
+    indexing,
+    kernel,
+    random,
+    reduction,
+    shape,
+)
