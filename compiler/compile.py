@@ -84,7 +84,7 @@ class Executable:
         self.plan = plan
         self.communicator = communicator
         self._argument_types = [(a.shape, a.dtype.numpy) for a in function.arguments]
-        self._scalars = [_scalar_words(s.kernel.scalars) if s.kernel else None
+        self._scalars = [scalar_words(s.kernel.scalars) if s.kernel else None
                          for s in plan.steps]
         self._constants = [_aligned_copy(c) for c in plan.constants]
         self._addresses = [self._address(s) for s in plan.steps]
@@ -169,7 +169,7 @@ def _aligned_copy(array: np.ndarray) -> np.ndarray:
     return copy
 
 
-def _scalar_words(scalars) -> np.ndarray | None:
+def scalar_words(scalars) -> np.ndarray | None:
     """Scalars as a kernel reads them: one 8-byte word each, f32 in the low half."""
     if not scalars:
         return None

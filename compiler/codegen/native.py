@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 
 import llvmlite.binding as llvm
 
@@ -17,38 +18,76 @@ from .target import Target
 _LOCK = threading.RLock()
 
 
-def compile_object(text: str, target: Target, optimise: int = 2) -> bytes:
+def compile_object(text: str, target: Target) -> bytes:
     """The object file of LLVM `text`, compiled in this process.
 
     Raises `CompileError` when LLVM rejects the text (a defect of tfn).
     """
     with _LOCK:
         machine = target.machine(jit=target.is_host)
-        try:
-            module = llvm.parse_assembly(text)
-            module.triple = target.triple
-            module.data_layout = str(machine.target_data)
-            module.verify()
-        except RuntimeError as error:
-            raise CompileError(f"LLVM rejects generated code: {error}") from None
-        options = llvm.create_pipeline_tuning_options(speed_level=optimise)
-        options.loop_vectorization = True
-        options.slp_vectorization = False
-        builder = llvm.create_pass_builder(machine, options)
-        builder.getModulePassManager().run(module, builder)
-        return machine.emit_object(module)
+        return _emit(_parse(text, target, machine), machine)
 
 
-def compile_foreign(text: str, target: Target) -> bytes:
-    """Like `compile_object` in a child process, for targets other than this machine."""
-    root = __name__.partition(".compiler")[0]
-    code = (f"import sys; from {root}.compiler.codegen.native import compile_object;"
-            f" from {root}.compiler.codegen.target import Target;"
-            " t = Target(*sys.argv[1:4]);"
-            " sys.stdout.buffer.write(compile_object(sys.stdin.read(), t))")
+def compile_linked(texts: Sequence[str], exported: Sequence[str], target: Target) -> bytes:
+    """One object of several LLVM texts that refer to each other; only `exported` stay visible.
+
+    The code is position independent. Another target than this machine is compiled in a child
+    process. Raises `CompileError` when LLVM rejects a text or cannot generate code.
+    """
+    if not target.is_host:
+        return _in_child(texts, exported, target)
+    return link_here(texts, exported, target)
+
+
+def link_here(texts: Sequence[str], exported: Sequence[str], target: Target) -> bytes:
+    """`compile_linked` in this process, whatever the target."""
+    with _LOCK:
+        machine = target.machine()
+        module = _parse(texts[-1], target, machine)
+        for text in texts[:-1]:
+            module.link_in(_parse(text, target, machine))
+        for function in module.functions:
+            if not function.is_declaration and function.name not in exported:
+                function.linkage = "internal"
+        return _emit(module, machine)
+
+
+def _parse(text: str, target: Target, machine):
+    try:
+        module = llvm.parse_assembly(text)
+        module.triple = target.triple
+        module.data_layout = str(machine.target_data)
+        module.verify()
+    except RuntimeError as error:
+        raise CompileError(f"LLVM rejects generated code: {error}") from None
+    return module
+
+
+def _emit(module, machine) -> bytes:
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    options.loop_vectorization = True
+    options.slp_vectorization = False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return machine.emit_object(module)
+
+
+_CHILD = """
+import sys
+from {package}.codegen.native import link_here
+from {package}.codegen.target import Target
+texts = sys.stdin.buffer.read().decode().split(chr(0))
+image = link_here(texts, sys.argv[4].split(","), Target(*sys.argv[1:4]))
+sys.stdout.buffer.write(image)
+"""
+
+
+def _in_child(texts: Sequence[str], exported: Sequence[str], target: Target) -> bytes:
+    package = __name__.rpartition(".codegen")[0]
     done = subprocess.run(
-        [sys.executable, "-c", code, target.triple, target.cpu, target.features],
-        input=text.encode(), capture_output=True, timeout=600)
+        [sys.executable, "-c", _CHILD.format(package=package), target.triple, target.cpu,
+         target.features, ",".join(exported)],
+        input="\0".join(texts).encode(), capture_output=True, timeout=600)
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
         raise CompileError(f"LLVM cannot compile for {target}: {last[0]}")

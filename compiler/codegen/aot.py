@@ -1,0 +1,173 @@
+"""Ahead of time: functions to one object file that needs no runtime.
+
+Each function becomes an exported symbol
+
+    void symbol(const int64_t *dims, const void *const *arguments, void *const *results, void *arena)
+
+that calls its kernels one after the other. Constants (the weights of a model) are read-only data in
+the object, sizes and offsets are computed from the symbolic dims, and nothing is allocated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import UnsupportedError
+from ..ir.core import Function, TensorType
+from ..ir.dims import Extent
+from ..ir.rewrite import Rewriter
+from ..ops.declare import definition
+from ..runtime.plan import Place, Plan, make_plan
+from .native import compile_linked
+from .target import Target
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One exported function: what a caller must pass."""
+
+    symbol: str
+    arguments: tuple[TensorType, ...]
+    results: tuple[TensorType, ...]
+    dims: tuple[str, ...]
+    """Names of the symbolic dims, in the order of the `dims` array."""
+    arena_bytes: Extent
+    """Bytes of scratch memory, 64-byte aligned, as an affine expression of the dims."""
+
+
+@dataclass(frozen=True)
+class CompiledObject:
+    """An object file for `target` and its entries by name."""
+
+    image: bytes
+    entries: dict[str, Entry]
+    target: Target
+    kernels: int
+
+
+def freeze(function: Function, constants: Mapping[int, np.ndarray]) -> Function:
+    """`function` with the arguments numbered in `constants` fixed to those arrays."""
+    from ..ir.core import Block
+
+    rewriter = Rewriter(function)
+    kept = [i for i in range(len(function.arguments)) if i not in constants]
+    rewriter.block = Block([function.arguments[i].type for i in kept])
+    for new, i in zip(rewriter.block.arguments, kept, strict=True):
+        rewriter.values[function.arguments[i]] = new
+    for i, array in constants.items():
+        op = rewriter.append(definition("stablehlo.constant"), (), None,
+                             {"value": np.ascontiguousarray(array)})
+        rewriter.values[function.arguments[i]] = op.result
+    for op in function.ops:
+        rewriter.copy(op)
+    frozen = rewriter.finish()
+    return Function(frozen.name, frozen.body, [function.argument_attributes[i] for i in kept],
+                    function.result_attributes, function.public)
+
+
+def emit_object(functions: Mapping[str, Function], target: Target) -> CompiledObject:
+    """Compile functions for `target`, one exported symbol each (the key of `functions`).
+
+    Raises `UnsupportedError` for an op without code or a program with collectives, `CompileError`
+    when LLVM cannot generate code for the target.
+    """
+    from ..compile import run_passes
+
+    texts: dict[str, str] = {}
+    entries, bodies = {}, []
+    for symbol, function in functions.items():
+        fused = run_passes(function, target)
+        plan = make_plan(fused, target)
+        for kernel in plan.kernels():
+            texts[kernel.name] = kernel.text
+        entries[symbol] = Entry(symbol, fused.argument_types, fused.result_types,
+                                fused.dim_names, plan.arena_bytes)
+        bodies.append(_Entry(symbol, plan, fused.dim_names).text())
+    image = compile_linked([*texts.values(), *bodies], list(functions), target)
+    return CompiledObject(image, entries, target, len(texts))
+
+
+class _Entry:
+    """The LLVM text of one entry."""
+
+    def __init__(self, symbol: str, plan: Plan, dims: tuple[str, ...]):
+        self.symbol, self.plan, self.dims = symbol, plan, dims
+        self.lines: list[str] = []
+        self.globals: list[str] = []
+        self.declared: set[str] = set()
+        self.count = 0
+
+    def inst(self, text: str) -> str:
+        self.count += 1
+        self.lines.append(f"  %r{self.count} = {text}")
+        return f"%r{self.count}"
+
+    def extent(self, value: Extent) -> str:
+        if isinstance(value, int):
+            return str(value)
+        total = str(value.constant)
+        for name, coefficient in value.terms:
+            term = self.inst(f"mul i64 %dim{self.dims.index(name)}, {coefficient}")
+            total = self.inst(f"add i64 {total}, {term}")
+        return total
+
+    def pointer(self, place: Place) -> str:
+        if place.base == "arena":
+            base = "%arena"
+        elif place.base == "constant":
+            base = f"@{self.symbol}.constant{place.number}"
+        else:
+            slot = self.inst(f"getelementptr ptr, ptr %{place.base}s, i64 {place.number}")
+            base = self.inst(f"load ptr, ptr {slot}")
+        return self.inst(f"getelementptr i8, ptr {base}, i64 {self.extent(place.offset)}")
+
+    def text(self) -> str:
+        widest = max((len(s.places) for s in self.plan.steps), default=1)
+        extents = max((len(s.extents) for s in self.plan.steps), default=1)
+        self.lines += [f"  %buffers = alloca ptr, i64 {widest}, align 8",
+                       f"  %extents = alloca i64, i64 {max(extents, 1)}, align 8"]
+        for i in range(len(self.dims)):
+            self.lines += [f"  %dimp{i} = getelementptr i64, ptr %dims, i64 {i}",
+                           f"  %dim{i} = load i64, ptr %dimp{i}"]
+        for number, step in enumerate(self.plan.steps):
+            self._step(number, step)
+        for i, constant in enumerate(self.plan.constants):
+            data = "".join(f"\\{b:02x}" for b in constant.tobytes())
+            self.globals.append(f"@{self.symbol}.constant{i} = internal constant"
+                                f" [{constant.nbytes} x i8] c\"{data}\", align 64")
+        body = "\n".join(self.lines)
+        head = "\n".join([*self.globals, *sorted(self.declared)])
+        return (f"{head}\ndefine void @{self.symbol}(ptr %dims, ptr %arguments, ptr %results,"
+                f" ptr %arena) nounwind {{\nentry:\n{body}\n  ret void\n}}\n")
+
+    def _step(self, number: int, step) -> None:
+        if step.collective is not None:
+            raise UnsupportedError(f"{step.collective.name} cannot be exported: export the program"
+                                   " before it is partitioned", step.collective.location)
+        pointers = [self.pointer(p) for p in step.places]
+        if step.kernel is None:
+            self.declared.add("declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)")
+            self.lines.append(f"  call void @llvm.memmove.p0.p0.i64(ptr {pointers[1]}, ptr"
+                              f" {pointers[0]}, i64 {self.extent(step.extents[0])}, i1 false)")
+            return
+        for i, pointer in enumerate(pointers):
+            slot = self.inst(f"getelementptr ptr, ptr %buffers, i64 {i}")
+            self.lines.append(f"  store ptr {pointer}, ptr {slot}")
+        for i, extent in enumerate(step.extents):
+            value = self.extent(extent)
+            slot = self.inst(f"getelementptr i64, ptr %extents, i64 {i}")
+            self.lines.append(f"  store i64 {value}, ptr {slot}")
+        scalars = "null"
+        if step.kernel.scalars:
+            from ..compile import scalar_words
+
+            words = ", ".join(f"i64 {w}" for w in scalar_words(step.kernel.scalars))
+            scalars = f"@{self.symbol}.scalars{number}"
+            self.globals.append(f"{scalars} = internal constant"
+                                f" [{len(step.kernel.scalars)} x i64] [{words}], align 8")
+        self.declared.add(f"declare void @{step.kernel.name}(ptr, ptr, ptr)")
+        self.lines.append(f"  call void @{step.kernel.name}(ptr %buffers, ptr %extents,"
+                          f" ptr {scalars})")
