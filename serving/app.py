@@ -25,9 +25,9 @@ from .repository import Repository, Servable, VersionStatus
 class Application:
     """The ASGI application over a repository. `draining` makes it tell everybody to go away."""
 
-    def __init__(self, repository: Repository, limits: Limits | None = None):
+    def __init__(self, repository: Repository, limits: Limits):
         self.repository = repository
-        self.limits = limits or Limits()
+        self.limits = limits
         self.draining = False
         self.in_flight: set[object] = set()
         """A token for every request that has begun and is not answered yet."""
@@ -102,8 +102,8 @@ class Health(BaseModel):
     status: str
 
 
-Label = Annotated[str, Path(description="A label of a version; this server has none")]
-Model = Annotated[str, Path(description="The name of a model")]
+Label = Annotated[str, Path(description="A version's label; there are none yet", pattern="^[^:]+$")]
+Model = Annotated[str, Path(description="The name of a model", pattern="^[^:]+$")]
 Version = Annotated[int, Path(description="The number of a version", ge=0)]
 
 

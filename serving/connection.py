@@ -12,7 +12,6 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .errors import error_body
-from .predict import Limits
 
 _MAX_HEADER_BYTES = 64 << 10
 
@@ -22,6 +21,10 @@ class Http(HttpToolsProtocol):
 
     _timer: asyncio.TimerHandle | None = None
     _header_bytes = 0
+
+    @property
+    def _seconds(self) -> float:
+        return self.config.app.limits.header_seconds  # type: ignore[union-attr]
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -35,10 +38,12 @@ class Http(HttpToolsProtocol):
         super().on_message_begin()
         self._expect_headers()
 
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > _MAX_HEADER_BYTES:
-            raise ValueError("request headers too long")  # Ends as "Invalid HTTP request".
+        self._count(len(name) + len(value) + len(": \r\n"))
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -58,7 +63,12 @@ class Http(HttpToolsProtocol):
     def _expect_headers(self) -> None:
         self._stop_waiting()
         self._header_bytes = 0
-        self._timer = self.loop.call_later(Limits.header_seconds, self._give_up)
+        self._timer = self.loop.call_later(self._seconds, self._give_up)
+
+    def _count(self, received: int) -> None:
+        self._header_bytes += received
+        if self._header_bytes > _MAX_HEADER_BYTES:
+            raise ValueError("request headers too long")  # Ends as "Invalid HTTP request".
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:

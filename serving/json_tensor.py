@@ -60,6 +60,8 @@ def read_inputs(
         )
     if not row and not column:
         raise invalid("Missing 'inputs' or 'instances' key")
+    if not signature.inputs:
+        raise invalid(f"Failed to get input map for signature: {signature.name}")
     if row:
         arrays = _read_rows(document, signature)
     else:

@@ -47,7 +47,8 @@ def serve(
     After a signal, requests in flight have `grace_seconds` to finish. Raises `TfnError` when the
     address cannot be used or a model has no version that loads.
     """
-    Server(models, host, port, max_body_bytes, grace_seconds).run(on_ready)
+    limits = Limits(max_body_bytes=max_body_bytes)
+    Server(models, host, port, limits, grace_seconds).run(on_ready)
 
 
 class Server:
@@ -58,11 +59,11 @@ class Server:
         models: Mapping[str, Path],
         host: str = "127.0.0.1",
         port: int = DEFAULT_PORT,
-        max_body_bytes: int = Limits.max_body_bytes,
+        limits: Limits | None = None,
         grace_seconds: float = 30.0,
     ):
         self.repository = Repository(models)
-        self.application = Application(self.repository, Limits(max_body_bytes=max_body_bytes))
+        self.application = Application(self.repository, limits or Limits())
         self.grace_seconds = grace_seconds
         self.host = host
         self._socket = _listen(host, port)
@@ -76,6 +77,7 @@ class Server:
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 timeout_graceful_shutdown=None,
             )
         )
