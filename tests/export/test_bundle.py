@@ -221,7 +221,7 @@ def test_a_truncated_safetensors_with_a_right_hash(written):
     for keep in (4, 60, len(data) - 4):
         (written / WEIGHTS).write_bytes(data[:keep])
         rehash(written, WEIGHTS)
-        with pytest.raises(BundleError, match="weights.safetensors is damaged"):
+        with pytest.raises(BundleError, match=r"weights\.safetensors is damaged"):
             read_bundle(written)
 
 

@@ -1,0 +1,82 @@
+"""The formats tfn exports to, one row each, and `export`, which writes, checks and reports them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..compiler.errors import TfnError
+from .bundle import Bundle, read_bundle
+from .report import Check, Report, Samples
+from .tflite import check_tflite, write_tflite
+
+
+class ExportError(TfnError, ValueError):
+    """An export that was asked for in a way that cannot work."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """How to write one format, how to check it, and what the check needs."""
+
+    name: str
+    title: str
+    write: Callable[[Bundle, Path], list[Path]]
+    check: Callable[..., Check]
+    runtime: str
+    """What the check runs in."""
+    is_installed: Callable[[], bool]
+    install: str
+    """The command that installs the runtime."""
+
+
+FORMATS: dict[str, Format] = {row.name: row for row in (
+    Format("tflite", "TensorFlow Lite, float32", write_tflite, check_tflite, "LiteRT",
+           lambda: importlib.util.find_spec("ai_edge_litert") is not None,
+           "pip install 'tfn[export]'"),
+)}
+"""Name -> format."""
+
+
+def export(bundle: Bundle | str | os.PathLike, formats: Sequence[str] = tuple(FORMATS),
+           out: str | os.PathLike = "export", samples: Samples | None = None,
+           engine: str = "compiler") -> list[Report]:
+    """Write `bundle` (or the one at that path) to out/FORMAT/ in each of `formats`.
+
+    Every export is run in its real runtime when that is installed, on `samples` (signature ->
+    input -> array with leading batch dim; made ones without), and gets a report.json. Raises
+    `ExportError` for an unknown format and `UnsupportedError` for a model it cannot hold; formats
+    written before that stay.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise ExportError(f"there is no export format {unknown[0]!r}; there are"
+                          f" {', '.join(FORMATS)}")
+    if not isinstance(bundle, Bundle):
+        bundle = read_bundle(bundle)
+    return [_export(bundle, FORMATS[name], Path(out) / name, samples, engine) for name in formats]
+
+
+def _export(bundle: Bundle, format: Format, folder: Path, samples: Samples | None,
+            engine: str) -> Report:
+    folder.mkdir(parents=True, exist_ok=True)
+    files = format.write(bundle, folder)
+    check, reason, install = None, None, None
+    if format.is_installed():
+        check = format.check(bundle, files, samples, engine)
+    else:
+        reason, install = f"{format.runtime} is not installed", format.install
+    report = Report(format.name, f"{bundle.name}/{bundle.version}",
+                    {file.name: file.stat().st_size for file in files}, check, reason, install,
+                    folder)
+    report.write()
+    return report
+
+
+def has_program(name: str) -> bool:
+    """Whether `name` is on the PATH."""
+    return shutil.which(name) is not None

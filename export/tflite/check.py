@@ -1,0 +1,35 @@
+"""Running an exported `.tflite` file in LiteRT and comparing it with the bundle."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..bundle import Bundle, Runner
+from ..report import Check, Samples, errors, take_samples
+
+BATCHES = (1, 7, 100)
+
+
+def check_tflite(bundle: Bundle, files: Sequence[Path], samples: Samples | None = None,
+                 engine: str = "compiler") -> Check:
+    """Run every signature in LiteRT's interpreter with batches of 1, 7 and 100 samples.
+
+    `samples` gives real inputs per signature; made ones are used without. Needs `ai_edge_litert`.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    (file,) = files
+    interpreter = Interpreter(model_path=str(file))
+    absolute = relative = 0.0
+    sizes: dict[int, None] = {}
+    for count in BATCHES:
+        for name, inputs in take_samples(bundle, samples, count).items():
+            actual = interpreter.get_signature_runner(name)(**inputs)
+            expected = Runner(bundle, name, engine).run(inputs)
+            found = errors(actual, expected)
+            absolute, relative = max(absolute, found[0]), max(relative, found[1])
+            sizes[max((len(v) for v in inputs.values() if v.ndim), default=1)] = None
+    return Check("LiteRT", importlib.metadata.version("ai_edge_litert"), sum(sizes), absolute,
+                 relative, tuple(sizes))
