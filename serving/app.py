@@ -41,24 +41,24 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
-        if scope["type"] != "http":
-            return
+        assert scope["type"] == "http", "lifespan and websockets are off"
         token = object()
         self.in_flight.add(token)
         try:
-            send = _closing(send) if self.draining else send
-            if scope["method"] == "POST":
-                try:
-                    call = parse_call(scope["raw_path"].decode("ascii"))
-                except ServingError as error:
-                    return await send_error(error, receive, send)
-                if call is not None:
-                    return await self._predict(call, scope, receive, send)
-            else:
-                scope["path"] = canonical(scope["path"])
-            await self._routes(scope, receive, send)
+            await self._dispatch(scope, receive, _closing(send) if self.draining else send)
+        except ServingError as error:
+            await send_error(error, receive, send)
         finally:
             self.in_flight.discard(token)
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":
+            call = parse_call(scope["raw_path"].decode("ascii"))
+            if call is not None:
+                await self._predict(call, scope, receive, send)
+                return
+        scope["path"] = canonical(scope["path"])
+        await self._routes(scope, receive, send)
 
 
 def _closing(send: Send) -> Send:

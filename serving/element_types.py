@@ -1,4 +1,4 @@
-"""What TensorFlow calls our element types: in JSON errors (`float`) and in metadata (`DT_FLOAT`)."""
+"""What TensorFlow calls our element types: `float` in its messages, `DT_FLOAT` in metadata."""
 
 from __future__ import annotations
 

@@ -285,7 +285,7 @@ def _check_shapes(arrays: Mapping[str, np.ndarray], signature: Signature) -> Non
     for spec in signature.inputs:
         shape = arrays[spec.name].shape
         if len(shape) != len(spec.shape) or not all(
-            isinstance(expected, Dim) and actual > 0 or expected == actual
+            actual > 0 if isinstance(expected, Dim) else expected == actual
             for expected, actual in zip(spec.shape, shape, strict=True)
         ):
             raise invalid(

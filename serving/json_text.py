@@ -145,13 +145,13 @@ def decimals(values: np.ndarray) -> list[str]:
     if values.dtype != np.float64:
         values = values.astype(np.float32, copy=False)
     numbers = values.tolist()
-    texts = ["%.6g" % number for number in numbers]
+    texts = [format(number, ".6g") for number in numbers]
     with np.errstate(over="ignore"):
         same = np.array([float(text) for text in texts]).astype(values.dtype) == values
     if not same.all():
-        digits = "%.17g" if values.dtype == np.float64 else "%.9g"
+        digits = ".17g" if values.dtype == np.float64 else ".9g"
         for index in np.flatnonzero(~same).tolist():
-            texts[index] = digits % numbers[index]
+            texts[index] = format(numbers[index], digits)
     return [
         text if "." in text or "e" in text else _NOT_FINITE.get(text) or text + ".0"
         for text in texts

@@ -138,6 +138,8 @@ class Server:
         self.application.draining = True
         begun = set(self.application.in_flight)
         while begun & self.application.in_flight and loop.time() < deadline:
+            if self._uvicorn.force_exit:
+                break
             await asyncio.sleep(0.02)
         self._uvicorn.config.timeout_graceful_shutdown = max(1, round(deadline - loop.time()))
         self._uvicorn.should_exit = True
