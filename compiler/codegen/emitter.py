@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import UnsupportedError
 from ..ir.core import Block, Op, Value
+from ..ir.dims import Extent
 from ..ir.dtypes import DType
 from ..ops.reduction import combiner
 from . import mathlib
@@ -43,6 +44,7 @@ class Emitter(Text):
         self._scalar_registers: dict[Any, str] = {}
         self._bound: dict[Value, str] = {}
         self.location = None
+        self.scratch_bytes: Extent = 0
 
     # -- scopes -----------------------------------------------------------------------------------
 
@@ -307,7 +309,12 @@ class Emitter(Text):
 
     def conditional(self, condition: str, dtype: DType, then: Callable[[], str],
                     otherwise: Callable[[], str]) -> str:
-        """The value of `then()` or `otherwise()`; only the chosen one is computed."""
+        """The element `then()` or `otherwise()` of `dtype`; only the chosen one is computed."""
+        return self.branch(condition, register_type(dtype), then, otherwise)
+
+    def branch(self, condition: str, kind: str, then: Callable[[], str],
+               otherwise: Callable[[], str]) -> str:
+        """`conditional` for a value of the LLVM type `kind`."""
         yes, no, join = (self.fresh(p) for p in ("then", "else", "join"))
         self.do(f"br i1 {condition}, label %{yes}, label %{no}")
         arms = []
@@ -318,8 +325,32 @@ class Emitter(Text):
             arms.append((value, self.current))
             self.do(f"br label %{join}")
         self.block(join)
-        return self.inst(f"phi {register_type(dtype)} "
+        return self.inst(f"phi {kind} "
                          + ", ".join(f"[{value}, %{block}]" for value, block in arms))
+
+    @contextmanager
+    def repeat(self, condition: Callable[[], str]):
+        """`while condition():` around the body; what it computes is forgotten afterwards."""
+        head, body, done = (self.fresh(p) for p in ("while", "again", "done"))
+        self.do(f"br label %{head}")
+        self.block(head)
+        with self.scope():
+            self.do(f"br i1 {condition()}, label %{body}, label %{done}")
+            self.block(body)
+            yield
+            self.do(f"br label %{head}")
+        self.block(done)
+
+    def cell(self, kind: str) -> str:
+        """A mutable variable of the LLVM type `kind`, as a pointer."""
+        name = f"%{self.fresh('cell')}"
+        self.entry.append(f"  {name} = alloca {kind}, align 8")
+        return name
+
+    def scratch(self, size: Extent) -> str:
+        """The kernel's scratch memory of `size` bytes, 64-byte aligned (asked for once)."""
+        self.scratch_bytes = size
+        return "%scratch"
 
     def region(self, block: Block, registers: Sequence[str]) -> list[str]:
         """The results of a region of scalars on registers."""
@@ -347,8 +378,7 @@ class Emitter(Text):
         dtypes = [a.dtype for a in body.arguments[: len(initial)]]
         cells = []
         for value, dtype in zip(initial, dtypes, strict=True):
-            cell = f"%{self.fresh('cell')}"
-            self.entry.append(f"  {cell} = alloca {register_type(dtype)}, align 8")
+            cell = self.cell(register_type(dtype))
             self.do(f"store {register_type(dtype)} {value}, ptr {cell}")
             cells.append(cell)
         kind = combiner(body)
@@ -387,7 +417,9 @@ class Emitter(Text):
         select_and_scatter(self, op)
 
     def sort(self, op: Op) -> None:
-        raise UnsupportedError("compiled sort is not supported yet; run it eagerly", op.location)
+        from .sort import sort
+
+        sort(self, op)
 
 
 def is_splat(value: np.ndarray) -> bool:

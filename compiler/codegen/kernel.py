@@ -2,7 +2,7 @@
 
     void kernel(ptr *buffers, i64 *extents, i64 *scalars)
 
-`buffers` are operands then results, `extents` the run-time sizes, `scalars` float constants. The
+`buffers` are operands, results, and scratch memory if the kernel asks for any, `extents` the run-time sizes, `scalars` float constants. The
 text does not depend on any of them, nor on the batch size, so it is the key of the kernel cache.
 """
 
@@ -35,6 +35,7 @@ class Kernel:
     text: str
     extents: tuple[Extent, ...]
     scalars: tuple[tuple[Any, DType], ...]
+    scratch_bytes: Extent = 0
 
 
 def emit_kernel(op: Op, target: Target) -> Kernel:
@@ -50,19 +51,21 @@ def emit_kernel(op: Op, target: Target) -> Kernel:
     single = [o for o in block.ops if o.name in SINGLE]
     if single:
         (only,) = single
-        emit.pointers[only.result] = outputs[0][1]
+        emit.pointers.update(outputs)
         if only.definition.contraction is not None:
             contraction(emit, only, target)
         else:
             only.definition.rule("kernel")(emit, only)
     else:
         _element_loops(emit, outputs)
+    if emit.scratch_bytes != 0:
+        names.append("%scratch")
     text = _assemble(emit, names, target)
     digest = hashlib.sha256(
         "\0".join([VERSION, target.triple, target.cpu, target.features, text]).encode())
     name = f"k{digest.hexdigest()[:24]}"
     return Kernel(name, text.replace("@kernel", f"@{name}"), tuple(extents.arguments),
-                  tuple(emit.scalars))
+                  tuple(emit.scalars), emit.scratch_bytes)
 
 
 def _assemble(emit: Emitter, names: list[str], target: Target) -> str:

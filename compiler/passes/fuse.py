@@ -146,7 +146,7 @@ def _build(function: Function, group, readers, returned) -> Function:
                               and not (is_free(reader) and reader not in group)
                               for reader in readers.get(r, ()))
                        or _read_by_free_elsewhere(r, group[op], group, readers)]
-            body, operands = _region(inside, outputs)
+            body, operands = _region(inside, outputs, group)
             new = rewriter.append(kernel, [rewriter[v] for v in operands],
                                   [v.type for v in outputs], {}, [body], inside[-1].location)
             rewriter.values.update(zip(outputs, new.results, strict=True))
@@ -166,18 +166,20 @@ def _read_by_free_elsewhere(value: Value, home: _Group, group, readers) -> bool:
     return False
 
 
-def _region(inside: list[Op], outputs: list[Value]) -> tuple[Block, list[Value]]:
+def _region(inside: list[Op], outputs: list[Value], group) -> tuple[Block, list[Value]]:
     """The body of a kernel, with the free ops it reads copied in, and its operands."""
     block = Block()
     values: dict[Value, Value] = {}
     operands: list[Value] = []
     chosen = set(inside)
+    # A kernel of one op of these reads buffers: what was materialised for it must not be copied.
+    alone = inside[0].name in SINGLE
 
     def lift(value: Value) -> Value:
         if value in values:
             return values[value]
         op = value.op
-        if op is not None and (op in chosen or is_free(op)):
+        if op is not None and (op in chosen or is_free(op) and not (alone and op in group)):
             add(op)
         else:
             operands.append(value)

@@ -101,6 +101,8 @@ class _Planner:
         self.places: dict[Value, Place] = {}
         self.slots: list[Extent] = []
         self.last: dict[Value, int] = {}
+        self.kernels: dict[Op, Kernel] = {}
+        self.scratch: dict[Op, Place] = {}
 
     def root(self, value: Value) -> tuple[Value, Extent]:
         """The value whose memory `value` is, and the byte offset inside it."""
@@ -124,6 +126,9 @@ class _Planner:
             for operand in op.operands:
                 self.last[self.root(operand)[0]] = number
         copies = self._results(steps)
+        for op in steps:
+            if op.name == "tfn.kernel":
+                self.kernels[op] = emit_kernel(op, self.target)
         self._arena(steps)
         for op in steps:
             self.plan.steps.append(self._step(op))
@@ -195,6 +200,11 @@ class _Planner:
                     continue
                 size = _aligned(result.type.nbytes)
                 tenants[result] = self._slot(size, free)
+            scratch = self.kernels[op].scratch_bytes if op in self.kernels else 0
+            if scratch != 0:
+                slot = self._slot(_aligned(scratch), free)
+                self.scratch[op] = Place("slot", slot)
+                free.append(slot)
             for value in [v for v in tenants if self.last.get(v, number) <= number]:
                 free.append(tenants.pop(value))
                 self.places[value] = Place("slot", free[-1])
@@ -206,9 +216,10 @@ class _Planner:
             offsets.append(total)
             total = total + size
         self.plan.arena_bytes = total
-        for value, place in self.places.items():
-            if place.base == "slot":
-                self.places[value] = Place("arena", 0, offsets[place.number])
+        for table in (self.places, self.scratch):
+            for key, place in table.items():
+                if place.base == "slot":
+                    table[key] = Place("arena", 0, offsets[place.number])
 
     def _slot(self, size: Extent, free: list[int]) -> int:
         """The free slot that grows least, or a new one."""
@@ -230,7 +241,9 @@ class _Planner:
         places = tuple(self.place(v) for v in (*op.operands, *op.results))
         if op.name != "tfn.kernel":
             return Step(None, places, (op.operands[0].type.size,), op)
-        kernel = emit_kernel(op, self.target)
+        kernel = self.kernels[op]
+        if op in self.scratch:
+            places += (self.scratch[op],)
         return Step(kernel, places, kernel.extents)
 
 

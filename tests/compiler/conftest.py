@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tfn.compiler.numpy  # noqa: F401  (arrays get their operators)
+from tfn.compiler.compile import compile_function
 from tfn.compiler.ir.evaluator import evaluate
 from tfn.compiler.trace.core import as_array, trace
 
@@ -12,7 +13,7 @@ def _run_eagerly(function, *arrays):
     return function(*[as_array(a) for a in arrays])
 
 
-def _run_traced(function, *arrays):
+def _run_traced(function, *arrays, run=evaluate):
     """Trace the function on abstract arguments, then evaluate the recorded program."""
     inputs = [as_array(a) for a in arrays]
     single = []
@@ -23,14 +24,23 @@ def _run_traced(function, *arrays):
         return [result] if single[-1] else list(result)
 
     program, _ = trace(flat, [i.type for i in inputs])
-    results = evaluate(program, inputs)
+    results = run(program, inputs)
     return results[0] if single[-1] else results
 
 
-@pytest.fixture(params=["eager", "traced"])
+def _run_compiled(function, *arrays):
+    """Trace the function, then compile and run the program."""
+    return _run_traced(function, *arrays, run=lambda program, inputs: compile_function(program)(
+        *[np.asarray(i) for i in inputs]))
+
+
+_ENGINES = {"eager": _run_eagerly, "traced": _run_traced, "compiled": _run_compiled}
+
+
+@pytest.fixture(params=list(_ENGINES))
 def engine(request):
-    """`engine(function, *arrays)`: the result as NumPy arrays, computed eagerly or by a trace."""
-    run = {"eager": _run_eagerly, "traced": _run_traced}[request.param]
+    """`engine(function, *arrays)`: the result as NumPy arrays, by each way of computing it."""
+    run = _ENGINES[request.param]
 
     def call(function, *arrays):
         result = run(function, *arrays)
