@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..compiler.codegen.target import Target
 from ..compiler.errors import TfnError
 from .bundle import Bundle, read_bundle
+from .cpp import check_cpp, runs_here, write_cpp
 from .report import Check, Report, Samples
 from .tflite import check_tflite, write_tflite
 
@@ -25,16 +27,20 @@ class Format:
 
     name: str
     title: str
-    write: Callable[[Bundle, Path], list[Path]]
+    write: Callable[..., list[Path]]
     check: Callable[..., Check]
     runtime: str
     """What the check runs in."""
     is_installed: Callable[[], bool]
     install: str
     """The command that installs the runtime."""
+    takes_target: bool = False
+    """Whether `write` has a `target`: machine code."""
 
 
 FORMATS: dict[str, Format] = {row.name: row for row in (
+    Format("cpp", "C++: object file and header", write_cpp, check_cpp, "g++",
+           lambda: shutil.which("g++") is not None, "apt-get install g++", takes_target=True),
     Format("tflite", "TensorFlow Lite, float32", write_tflite, check_tflite, "LiteRT",
            lambda: importlib.util.find_spec("ai_edge_litert") is not None,
            "pip install 'tfn[export]'"),
@@ -44,11 +50,12 @@ FORMATS: dict[str, Format] = {row.name: row for row in (
 
 def export(bundle: Bundle | str | os.PathLike, formats: Sequence[str] = tuple(FORMATS),
            out: str | os.PathLike = "export", samples: Samples | None = None,
-           engine: str = "compiler") -> list[Report]:
+           target: str | None = None, engine: str = "compiler") -> list[Report]:
     """Write `bundle` (or the one at that path) to out/FORMAT/ in each of `formats`.
 
     Every export is run in its real runtime when that is installed, on `samples` (signature ->
-    input -> array with leading batch dim; made ones without), and gets a report.json. Raises
+    input -> array with leading batch dim; made ones without), and gets a report.json. `target` is
+    what machine code is for (a name or triple); `engine` runs the bundle in comparisons. Raises
     `ExportError` for an unknown format and `UnsupportedError` for a model it cannot hold; formats
     written before that stay.
     """
@@ -58,15 +65,19 @@ def export(bundle: Bundle | str | os.PathLike, formats: Sequence[str] = tuple(FO
                           f" {', '.join(FORMATS)}")
     if not isinstance(bundle, Bundle):
         bundle = read_bundle(bundle)
-    return [_export(bundle, FORMATS[name], Path(out) / name, samples, engine) for name in formats]
+    return [_export(bundle, FORMATS[name], Path(out) / name, samples, target, engine)
+            for name in formats]
 
 
 def _export(bundle: Bundle, format: Format, folder: Path, samples: Samples | None,
-            engine: str) -> Report:
+            target: str | None, engine: str) -> Report:
     folder.mkdir(parents=True, exist_ok=True)
-    files = format.write(bundle, folder)
+    options = {"target": target} if format.takes_target else {}
+    files = format.write(bundle, folder, **options)
     check, reason, install = None, None, None
-    if format.is_installed():
+    if options and target is not None and not runs_here(Target.named(target)):
+        reason = f"this machine cannot run code for {target}"
+    elif format.is_installed():
         check = format.check(bundle, files, samples, engine)
     else:
         reason, install = f"{format.runtime} is not installed", format.install
@@ -75,8 +86,3 @@ def _export(bundle: Bundle, format: Format, folder: Path, samples: Samples | Non
                     folder)
     report.write()
     return report
-
-
-def has_program(name: str) -> bool:
-    """Whether `name` is on the PATH."""
-    return shutil.which(name) is not None

@@ -72,6 +72,9 @@ class Report:
         return file
 
 
+BATCHES = (1, 7, 100)
+"""Batch sizes an export is checked with."""
+
 TOLERANCE = 1e-5
 """A larger `max_rel_error` of a float32 export is a defect."""
 

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..bundle import Bundle, Runner
-from ..report import Check, Samples, errors, take_samples
-
-BATCHES = (1, 7, 100)
+from ..report import BATCHES, Check, Samples, errors, take_samples
 
 
 def check_tflite(bundle: Bundle, files: Sequence[Path], samples: Samples | None = None,
