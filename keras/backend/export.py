@@ -1,0 +1,15 @@
+"""Keras's SavedModel archive on tfn: refused with the way that works."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...compiler.errors import UnsupportedError
+
+
+class SavedModelExportArchive:
+    """`keras.export.ExportArchive` writes TensorFlow SavedModels, which tfn does not write yet."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        raise UnsupportedError("the tfn backend does not write TensorFlow SavedModels yet; use"
+                               " model.export(path, format='bundle'), 'cpp' or 'tflite'")

@@ -1,0 +1,255 @@
+"""Core ops: conversion, control flow, indexed reads and writes, abstract evaluation."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+from keras.src import tree
+from keras.src.backend.common import standardize_dtype
+from keras.src.backend.common.dtypes import result_type
+from keras.src.backend.common.keras_tensor import KerasTensor
+from keras.src.backend.common.name_scope import name_scope
+from keras.src.backend.common.stateless_scope import StatelessScope, get_stateless_scope
+from keras.src.backend.common.symbolic_scope import SymbolicScope
+
+from ....compiler import numpy as tnp
+from ....compiler.ir.core import TensorType
+from ....compiler.ir.dtypes import as_dtype
+from ....compiler.trace.core import Array, Graph, Tracer
+from ....compiler.trace.grad import stop_gradient as _stop_gradient
+from ..missing import missing
+
+SUPPORTS_SPARSE_TENSORS = False
+SUPPORTS_RAGGED_TENSORS = False
+SUPPORTS_COMPLEX_DTYPES = True
+IS_THREAD_SAFE = True
+
+__all__ = ["name_scope"]
+
+
+def is_tensor(x: Any) -> bool:
+    return isinstance(x, (Array, Tracer))
+
+
+def _held(x: Any) -> Any:
+    """The array inside a variable; anything else as it is."""
+    convert = getattr(x, "__tfn_array__", None)
+    return x if convert is None else convert()
+
+
+def convert_to_tensor(x: Any, dtype=None, sparse=None, ragged=None) -> Any:
+    """Any value as an array of `dtype`; without one, of the dtype Keras gives it."""
+    if sparse or ragged:
+        raise ValueError("the tfn backend has no sparse or ragged tensors; pass a dense one")
+    x = _held(x)
+    wanted = None if dtype is None else standardize_dtype(dtype)
+    if is_tensor(x):
+        return x if wanted is None or x.dtype.name == wanted else x.astype(wanted)
+    if isinstance(x, KerasTensor):
+        raise ValueError(f"{x} is symbolic: an operation on it belongs in a layer or keras.ops")
+    parts = tree.flatten(x) if isinstance(x, (list, tuple)) else [x]
+    if wanted is None:
+        if isinstance(x, (np.ndarray, np.generic)):
+            wanted = standardize_dtype(x.dtype)
+        else:
+            wanted = result_type(*[getattr(p, "dtype", type(p)) for p in parts])
+    if isinstance(x, (list, tuple)) and any(is_tensor(_held(p)) for p in parts):
+        return tnp.stack([convert_to_tensor(p, wanted) for p in x])
+    return Array(np.asarray(x).astype(as_dtype(wanted).numpy, copy=False))
+
+
+def convert_to_numpy(x: Any) -> np.ndarray:
+    return np.asarray(_held(x))
+
+
+def shape(x: Any) -> tuple:
+    return tuple(x.shape)
+
+
+def cast(x: Any, dtype: Any) -> Any:
+    return convert_to_tensor(x, dtype=dtype)
+
+
+def stop_gradient(variable: Any) -> Any:
+    return _stop_gradient(_held(variable))
+
+
+def random_seed_dtype() -> str:
+    return "uint32"
+
+
+def device_scope(device_name: str):
+    return nullcontext()
+
+
+def unstack(x: Any, num: int | None = None, axis: int = 0) -> list:
+    count = x.shape[axis] if num is None else num
+    return [tnp.take(x, i, axis=axis) for i in range(count)]
+
+
+# -- abstract evaluation --------------------------------------------------------------------------
+
+# Sizes that stand for unknown dims; a result dim that differs between the two is unknown, too.
+_STAND_INS = (83, 89)
+
+
+def compute_output_spec(fn, *args, **kwargs):
+    """Shapes and dtypes of `fn`'s results for symbolic arguments, by tracing it."""
+    with StatelessScope(), SymbolicScope():
+        unknown = any(None in x.shape for x in tree.flatten((args, kwargs))
+                      if isinstance(x, KerasTensor))
+        first = _abstract(fn, args, kwargs, _STAND_INS[0])
+        if not unknown:
+            return tree.map_structure(_as_spec, first)
+        second = _abstract(fn, args, kwargs, _STAND_INS[1])
+        return tree.map_structure(_as_spec, first, second)
+
+
+def _abstract(fn, args, kwargs, size: int):
+    """Results of `fn` with every symbolic tensor a tracer whose unknown dims have `size`."""
+    types = [TensorType(tuple(size if d is None else d for d in x.shape), as_dtype(x.dtype))
+             for x in tree.flatten((args, kwargs)) if isinstance(x, KerasTensor)]
+    with Graph(types) as graph:
+        tracers = iter(graph.arguments)
+        args, kwargs = tree.map_structure(
+            lambda x: next(tracers) if isinstance(x, KerasTensor) else x, (args, kwargs))
+        return fn(*args, **kwargs)
+
+
+def _as_spec(x: Any, again: Any = None) -> Any:
+    if not is_tensor(x):
+        return x
+    dims = x.shape if again is None else tuple(
+        a if a == b else None for a, b in zip(x.shape, again.shape, strict=True))
+    return KerasTensor(dims, standardize_dtype(x.dtype))
+
+
+# -- control flow ---------------------------------------------------------------------------------
+
+def cond(pred: Any, true_fn, false_fn):
+    """Run one branch; with a traced predicate run both and select, variable writes included."""
+    pred = convert_to_tensor(pred)
+    if isinstance(pred, Array):
+        return true_fn() if bool(pred) else false_fn()
+    scope = get_stateless_scope()
+    before = dict(scope.state_mapping) if scope is not None else {}
+    results, writes = [], []
+    for branch in (true_fn, false_fn):
+        results.append(branch())
+        if scope is not None:
+            writes.append(dict(scope.state_mapping))
+            scope.state_mapping.clear()
+            scope.state_mapping.update(before)
+    if scope is not None:
+        _merge_writes(scope, pred, before, *writes)
+    return tree.map_structure(
+        lambda a, b: None if a is None else tnp.where(pred, convert_to_tensor(a),
+                                                      convert_to_tensor(b)), *results)
+
+
+def _merge_writes(scope, pred, before, yes, no) -> None:
+    """Variables written by either branch take the value of the chosen one."""
+    for key in {*yes, *no}:
+        a, b = (w.get(key, before.get(key)) for w in (yes, no))
+        if a is None or b is None:
+            raise NotImplementedError("a traced cond writes a variable in one branch only that has"
+                                      " no value in this scope")
+        scope.state_mapping[key] = a if a is b else tnp.where(pred, a, b)
+
+
+def switch(index: Any, branches, *operands):
+    index = convert_to_tensor(index, "int32")
+    if isinstance(index, Array):
+        return branches[int(np.clip(int(index), 0, len(branches) - 1))](*operands)
+    result = branches[-1](*operands)
+    for i in reversed(range(len(branches) - 1)):
+        here = branches[i](*operands)
+        result = tree.map_structure(
+            lambda a, b, i=i: tnp.where(tnp.less_equal(index, i), a, b), here, result)
+    return result
+
+
+def while_loop(cond, body, loop_vars, maximum_iterations=None):
+    """A Python loop: the condition must be concrete."""
+    single = not isinstance(loop_vars, (list, tuple))
+    state = tree.map_structure(convert_to_tensor, (loop_vars,) if single else tuple(loop_vars))
+    rounds = 0
+    while (maximum_iterations is None or rounds < maximum_iterations) and bool(cond(*state)):
+        state = body(*state)
+        state = tuple(state) if isinstance(state, (list, tuple)) else (state,)
+        rounds += 1
+    return state[0] if single else state
+
+
+def fori_loop(lower, upper, body_fun, init_val):
+    value = init_val
+    for i in range(int(lower), int(upper)):
+        value = body_fun(i, value)
+    return value
+
+
+def scan(f, init, xs=None, length=None, reverse=False, unroll=1):
+    """Carry a state over the leading axis of `xs`; the loop is unrolled into the program."""
+    leaves = [convert_to_tensor(x) for x in tree.flatten(xs)] if xs is not None else []
+    if not leaves and length is None:
+        raise ValueError("scan needs `xs` or `length`")
+    count = int(length) if length is not None else leaves[0].shape[0]
+    carry, outputs = init, []
+    order = range(count)
+    for i in reversed(order) if reverse else order:
+        here = None if xs is None else tree.pack_sequence_as(xs, [x[i] for x in leaves])
+        carry, y = f(carry, here)
+        outputs.append(y)
+    outputs = outputs[::-1] if reverse else outputs
+    if not outputs or outputs[0] is None:
+        return carry, None
+    return carry, tree.map_structure(lambda *ys: tnp.stack(ys), *outputs)
+
+
+def map(f, xs):
+    return scan(lambda carry, x: (carry, f(x)), (), xs)[1]
+
+
+def vectorized_map(function, elements):
+    """`function` on each slice along the leading axis, stacked."""
+    leaves = tree.flatten(elements)
+    results = [function(tree.pack_sequence_as(elements, [x[i] for x in leaves]))
+               for i in range(leaves[0].shape[0])]
+    return tree.map_structure(lambda *ys: tnp.stack(ys), *results)
+
+
+def remat(f):
+    return f
+
+
+# -- indexed reads and writes ---------------------------------------------------------------------
+
+def slice(inputs, start_indices, shape):
+    return tnp.dynamic_slice(convert_to_tensor(inputs), list(start_indices), tuple(shape))
+
+
+def slice_update(inputs, start_indices, updates):
+    return tnp.dynamic_update_slice(convert_to_tensor(inputs), convert_to_tensor(updates),
+                                    list(start_indices))
+
+
+def scatter(indices, values, shape):
+    values = convert_to_tensor(values)
+    return scatter_update(tnp.zeros(tuple(shape), dtype=values.dtype), indices, values, "add")
+
+
+_UPDATES = {None: "set", "add": "add", "max": "max", "min": "min", "mul": "multiply"}
+
+
+def scatter_update(inputs, indices, updates, reduction=None):
+    if reduction not in _UPDATES:
+        raise ValueError(f"unsupported reduction {reduction!r}; use one of add, max, min, mul")
+    inputs, indices = convert_to_tensor(inputs), convert_to_tensor(indices)
+    place = tuple(indices[..., i] for i in range(indices.shape[-1]))
+    return getattr(inputs.at[place], _UPDATES[reduction])(convert_to_tensor(updates))
+
+
+associative_scan = missing("associative_scan")
+custom_gradient = missing("custom_gradient")

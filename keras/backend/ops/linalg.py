@@ -1,0 +1,30 @@
+"""`keras.ops.linalg` on tfn: NumPy's LAPACK for eager values."""
+
+from __future__ import annotations
+
+from ....compiler.numpy import linalg as _linalg
+from ..missing import missing
+from .numpy import _float
+
+NAMES = ("cholesky cholesky_inverse det eig eigh inv lu_factor norm qr solve solve_triangular svd"
+         " lstsq matrix_rank pinv slogdet jvp").split()
+
+
+def _declare() -> None:
+    def function(name):
+        target = getattr(_linalg, name)
+        two = name in ("solve", "solve_triangular", "lstsq")
+
+        def call(a, *args, **kwargs):
+            if two:
+                args = (_float(args[0]), *args[1:])
+            return target(_float(a), *args, **kwargs)
+
+        call.__name__ = name
+        return call
+
+    for name in NAMES:
+        globals()[name] = function(name) if hasattr(_linalg, name) else missing(name)
+
+
+_declare()

@@ -1,0 +1,116 @@
+"""What leaves Keras: the inference program of a model, as IR with its weights as arguments.
+
+Exporters work on the IR and never see Keras. `tools` fills `EXPORTERS`, so that
+`model.export(path, format="bundle")` finds them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..compiler.errors import TfnError
+from ..compiler.ir.core import Function, TensorType
+from ..compiler.ir.dims import Dim, Extent
+from ..compiler.ir.dtypes import DType, as_dtype
+from ..compiler.trace.core import trace
+
+EXPORTERS: dict[str, Callable[..., Any]] = {}
+"""Format name -> `exporter(model, path, **options)`."""
+
+Spec = tuple[str, DType, tuple[Extent, ...]]
+"""Name, dtype and shape of an input or output."""
+
+
+@dataclass(frozen=True)
+class InferenceProgram:
+    """A model's forward pass. The function's arguments are the weights, then the inputs."""
+
+    function: Function
+    weights: dict[str, np.ndarray]
+    inputs: tuple[Spec, ...]
+    outputs: tuple[Spec, ...]
+
+
+def trace_inference(model: Any, name: str = "serving_default") -> InferenceProgram:
+    """Trace `model(inputs, training=False)` for any batch size.
+
+    The first dim of every input is the symbolic dim `batch`. Raises `TfnError` for a model that has
+    not been built or has other unknown dims.
+    """
+    from keras.src import tree
+
+    if not model.built or not getattr(model, "inputs", None):
+        raise TfnError(f"the model {model.name!r} has no known inputs: call it on a batch once, or"
+                       " give its first layer a shape, before exporting it")
+    inputs = tree.flatten(model.inputs)
+    input_specs = tuple((_identifier(x.name), as_dtype(x.dtype), _symbolic(model, x.shape))
+                        for x in inputs)
+    trainable, fixed = model.trainable_variables, model.non_trainable_variables
+    variables = [*trainable, *fixed]
+    weights = dict(zip(_unique([v.path for v in variables]),
+                       [np.asarray(v.value) for v in variables], strict=True))
+    structure: list[Any] = []
+
+    def forward(*arguments):
+        values = arguments[: len(variables)]
+        given = tree.pack_sequence_as(model.inputs, list(arguments[len(variables):]))
+        kwargs = {"training": False} if model._call_has_training_arg else {}
+        outputs, _ = model.stateless_call(
+            list(values[: len(trainable)]), list(values[len(trainable):]), given, **kwargs)
+        structure.append(outputs)
+        return tree.flatten(outputs)
+
+    types = [TensorType(w.shape, as_dtype(w.dtype)) for w in weights.values()]
+    types += [TensorType(shape, dtype) for _, dtype, shape in input_specs]
+    function, _ = trace(forward, types, name)
+    names = _output_names(structure[0])
+    outputs = tuple((n, t.dtype, t.shape)
+                    for n, t in zip(names, function.result_types, strict=True))
+    return InferenceProgram(function, weights, input_specs, outputs)
+
+
+def _symbolic(model: Any, shape) -> tuple[Extent, ...]:
+    if None in shape[1:]:
+        raise TfnError(f"the model {model.name!r} has an input of shape {tuple(shape)}: only the"
+                       " batch may be unknown when exporting; fix the other dims in its Input")
+    return (Dim.named("batch") if shape[0] is None else shape[0], *shape[1:])
+
+
+def _output_names(outputs: Any) -> list[str]:
+    if isinstance(outputs, dict):
+        return [_identifier(k) for k in sorted(outputs)]
+    count = len(outputs) if isinstance(outputs, (list, tuple)) else 1
+    return [f"output_{i}" for i in range(count)]
+
+
+def _identifier(name: str) -> str:
+    """A name every format accepts."""
+    return re.sub(r"\W", "_", name)
+
+
+def _unique(names: list[str]) -> list[str]:
+    seen: dict[str, int] = {}
+    result = []
+    for name in names:
+        count = seen.get(name, 0)
+        seen[name] = count + 1
+        result.append(name if not count else f"{name}_{count}")
+    return result
+
+
+def wrap_model_export(model_class: type) -> None:
+    """Let `keras.Model.export` know the formats in `EXPORTERS`; others go to Keras."""
+    upstream = model_class.export
+
+    def export(self, filepath, format="tf_saved_model", **kwargs):
+        if format in EXPORTERS:
+            return EXPORTERS[format](self, filepath, **kwargs)
+        return upstream(self, filepath, format=format, **kwargs)
+
+    export.__doc__ = upstream.__doc__
+    model_class.export = export

@@ -1,0 +1,138 @@
+"""The plug: unmodified Keras 3 on the `tfn` backend.
+
+Keras picks its backend in a few top-level `if backend() == ...` chains. A finder compiles those
+modules from an edited syntax tree that has one more branch; no file is touched, and tracebacks keep
+upstream's line numbers. The names to bind are read from the chains, so upstream may rename them.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+from types import ModuleType
+
+NAME = "tfn"
+_BACKEND = f"{__package__}.backend"
+
+GRAFTS = {
+    "keras.src.backend": "variable.Variable",
+    "keras.src.layers.layer": "layer.BackendLayer",
+    "keras.src.models.model": "trainer.Trainer",
+    "keras.src.export.saved_model": "export.SavedModelExportArchive",
+}
+"""Keras module with a backend chain -> our object for the class the chain binds."""
+
+_DYNAMIC = "keras.src.utils.backend_utils"
+
+
+def _asks_backend(node: ast.AST) -> bool:
+    """Is this `if backend() == "...":`?"""
+    return (isinstance(node, ast.If) and isinstance(node.test, ast.Compare)
+            and isinstance(node.test.left, ast.Call)
+            and ast.unparse(node.test.left.func) in ("backend", "backend.backend"))
+
+
+def _links(first: ast.If) -> list[ast.If]:
+    """The `if` and every `elif` that asks for the backend, in order."""
+    chain = [first]
+    while len(chain[-1].orelse) == 1 and _asks_backend(chain[-1].orelse[0]):
+        following = chain[-1].orelse[0]
+        assert isinstance(following, ast.If)
+        chain.append(following)
+    return chain
+
+
+def graft(module: str, source: str) -> ast.Module:
+    """The syntax tree of a Keras module with a branch for tfn before its final `else`.
+
+    Raises `ImportError` when the module does not hold exactly one backend chain: this version of
+    Keras is laid out in a way tfn does not know.
+    """
+    tree = ast.parse(source)
+    chains = [_links(n) for n in tree.body if isinstance(n, ast.If) and _asks_backend(n)]
+    chains = [c for c in chains if len(c) > 1]
+    if len(chains) != 1:
+        raise ImportError(
+            f"tfn does not support this version of Keras: {module} has {len(chains)} backend"
+            " chains where one is expected; install 'keras>=3.15,<3.16'")
+    (chain,) = chains
+    names = [(n, alias) for n in chain[0].body if isinstance(n, ast.ImportFrom)
+             for alias in n.names]
+    lines = []
+    if any(alias.name == "*" for _, alias in names):
+        lines += [f"from {_BACKEND} import *", f"from {_BACKEND} import distribution_lib"]
+    bound = [alias.asname for _, alias in names if alias.asname]
+    file, _, ours = GRAFTS[module].rpartition(".")
+    lines += [f"from {_BACKEND}.{file} import {ours} as {name}" for name in bound[:1]]
+    last = chain[-1]
+    assert isinstance(last.test, ast.Compare)
+    test = ast.Compare(last.test.left, [ast.Eq()], [ast.Constant(NAME)])
+    last.orelse = [ast.If(test, ast.parse("\n".join(lines)).body, last.orelse)]
+    return ast.fix_missing_locations(tree)
+
+
+class _GraftingLoader(importlib.machinery.SourceFileLoader):
+    def get_code(self, fullname):
+        source = self.get_data(self.path).decode()
+        return compile(graft(fullname, source), self.path, "exec", dont_inherit=True)
+
+
+class _DynamicBackendLoader(importlib.machinery.SourceFileLoader):
+    """Preprocessing layers reach the backend by name when they are called; let them find ours."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        dynamic = module.DynamicBackend
+        find, choose = dynamic.__getattr__, dynamic.set_backend
+
+        def __getattr__(self, name):
+            if self._backend == NAME:
+                return getattr(importlib.import_module("keras.src.backend"), name)
+            return find(self, name)
+
+        def set_backend(self, backend):
+            if backend != NAME:
+                choose(self, backend)
+            self._backend = backend
+
+        dynamic.__getattr__, dynamic.set_backend = __getattr__, set_backend
+
+
+class KerasFinder(importlib.abc.MetaPathFinder):
+    """Loads the modules in `GRAFTS` through the graft; every other import passes by."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname not in GRAFTS and fullname != _DYNAMIC:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+        if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+            return None
+        loader = _DynamicBackendLoader if fullname == _DYNAMIC else _GraftingLoader
+        spec.loader = loader(fullname, spec.origin)
+        return spec
+
+
+def install() -> None:
+    """Let the next `import keras` find the tfn backend, and prefer it unless another is chosen.
+
+    Does nothing the second time. Raises `ImportError` when Keras is loaded already.
+    """
+    if any(isinstance(f, KerasFinder) for f in sys.meta_path):
+        return
+    if "keras.src.backend" in sys.modules:
+        raise ImportError("keras was imported before tfn, so it cannot run on tfn any more: put"
+                          " `import tfn` first, or start the script with KERAS_BACKEND=tfn")
+    sys.meta_path.insert(0, KerasFinder())
+    os.environ.setdefault("KERAS_BACKEND", NAME)
+
+
+def is_active() -> bool:
+    """Does Keras, loaded or not, run on tfn in this process?"""
+    backend = sys.modules.get("keras.src.backend")
+    if backend is not None:
+        return backend.backend() == NAME
+    return os.environ.get("KERAS_BACKEND", NAME) == NAME
