@@ -4,7 +4,15 @@ This file only re-exports, and only when a name is asked for: `import tfn` is ch
 that needs `tfn.serving` never loads Keras.
 """
 
+import sys
 from importlib import import_module
+
+from .keras import plug as _plug
+
+# Loads nothing: it lets a later `import keras` find the tfn backend. Where Keras is loaded already,
+# on another backend, tfn stays out of its way; `tfn.keras` then says what to do.
+if "keras.src.backend" not in sys.modules:
+    _plug.install()
 
 __version__ = "0.1.0"
 
