@@ -254,7 +254,8 @@ class _Model:
         for dim in f.dims:
             lines.append(f"    const std::int64_t {dim} = std::atoll(argv[{position}]);")
             position += 1
-        reads, writes = [], []
+        reads: list[str] = []
+        writes: list[str] = []
         for name, spec, written in f.tensors():
             count = f"{self.namespace}::{f.name}_{name}_elements({', '.join(f.dims)})"
             type_ = _type(spec)

@@ -75,7 +75,7 @@ def _padding(to: Lowering, x: Tensor, out: Sequence[Extent], window: Sequence[in
         if isinstance(extent, Dim) or isinstance(n, Dim):
             total = span - 1 if stride == 1 else -1
         else:
-            total = max((n - 1) * stride + span - extent, 0)
+            total = max((n - 1) * stride + span - extent, 0) if n == -(-extent // stride) else -1
         same.append((total // 2, total - total // 2))
     if list(map(tuple, pads)) == same:
         return x, SAME
