@@ -37,6 +37,16 @@ def parse(body: bytes | bytearray) -> dict[str, Any]:
     return document
 
 
+def only_numbers(body: bytes) -> bool:
+    """Whether there is nothing but numbers and lists from the first `[` of a JSON text on.
+
+    No strings or names, and no true, false or null, each of which has a `u` or an `l`: three
+    searches at memory speed instead of a look at every parsed element.
+    """
+    start = body.find(b"[")
+    return start >= 0 and all(body.find(letter, start) < 0 for letter in (b'"', b"u", b"l"))
+
+
 def _parse_lenient(body: bytes) -> Any:
     """What orjson refuses: NaN and Infinity, text behind the object, and real errors."""
     try:

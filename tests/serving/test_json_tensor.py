@@ -14,7 +14,7 @@ from tfn.compiler.ir.dtypes import BF16, C64, F16, F32, F64, I1, I8, I32, I64, U
 from tfn.export.bundle import Signature, TensorSpec
 from tfn.serving.errors import ServingError, Status
 from tfn.serving.json_tensor import Form, read_inputs, signature_name, write_outputs
-from tfn.serving.json_text import parse
+from tfn.serving.json_text import only_numbers, parse
 
 BATCH = Dim.named("batch")
 
@@ -26,7 +26,8 @@ def takes(**inputs: tuple[DType, tuple]) -> Signature:
 
 
 def read(text: str, signature: Signature):
-    return read_inputs(parse(text.encode()), signature)
+    body = text.encode()
+    return read_inputs(parse(body), signature, only_numbers(body))
 
 
 ONE = takes(x=(I32, (BATCH, 2)))
@@ -127,8 +128,9 @@ def test_any_array_survives_both_ways(array):
     rows = write_outputs({"x": array}, Form.ROW).replace(b'"predictions"', b'"instances"')
     columns = write_outputs({"x": array}, Form.COLUMN).replace(b'"outputs"', b'"inputs"')
     for body in (rows, columns):
-        _, arrays = read_inputs(parse(body), signature)
-        np.testing.assert_array_equal(arrays["x"], array)
+        for fast in {False, only_numbers(body)}:
+            _, arrays = read_inputs(parse(body), signature, fast)
+            np.testing.assert_array_equal(arrays["x"], array)
 
 
 # -- refusing -------------------------------------------------------------------------------------
@@ -196,6 +198,10 @@ FAULTS = [
         TWO,
         ['Input "b" has batch=2, but input "a" has batch=1; they must be equal'],
     ),
+    ('{"instances": [[1,2],[3]]}', takes(x=(F32, (BATCH, 2))), ["Expecting tensor size: 2 but"]),
+    ('{"inputs": [[1,2],[3]]}', takes(x=(F32, (BATCH, 2))), ["at unexpected size: 1 at level: 1"]),
+    ('{"instances": [1, [2]]}', takes(x=(F32, (BATCH,))), ["Expecting shape [] but got: [1]"]),
+    ('{"inputs": [' + "[" * 500 + "1" + "]" * 500 + "]}", takes(x=(F32, (BATCH,))), ["expected"]),
     ('{"instances": [' + "[" * 500 + "1" + "]" * 500 + "]}", ONE, ["expected"]),
 ]
 

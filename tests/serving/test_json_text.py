@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfn.serving.errors import ServingError, Status
-from tfn.serving.json_text import decimals, excerpt, kind, parse
+from tfn.serving.json_text import decimals, excerpt, kind, only_numbers, parse
 
 
 def test_plain_json_is_what_the_standard_library_reads():
@@ -71,6 +71,23 @@ def test_what_is_not_an_object_is_refused(body, message):
     with pytest.raises(ServingError, match=re.escape(message)) as caught:
         parse(body)
     assert caught.value.status is Status.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ('{"signature_name": "null", "inputs": [[1, -2.5e3], [NaN, -Infinity]]}', True),
+        ('{"instances": []}', True),
+        ('{"inputs": 1}', False),
+        ('{"instances": [1, true]}', False),
+        ('{"instances": [1, false]}', False),
+        ('{"instances": [1, null]}', False),
+        ('{"instances": ["1"]}', False),
+        ('{"instances": [{"x": 1}]}', False),
+    ],
+)
+def test_texts_of_numbers_only_are_recognised(text, answer):
+    assert only_numbers(text.encode()) is answer
 
 
 def test_an_excerpt_is_short():
