@@ -97,7 +97,7 @@ def errors(actual: Mapping[str, np.ndarray],
             continue
         with np.errstate(invalid="ignore"):
             gap = np.where(same, 0, np.abs(got - want))
-        worst = float(np.nan_to_num(gap, nan=np.inf).max())
+        worst = float(np.where(np.isnan(gap), np.inf, gap).max())
         finite = np.abs(want[np.isfinite(want)])
         scale = float(finite.max()) if finite.size else 0.0
         absolute = max(absolute, worst)
