@@ -65,7 +65,7 @@ def _dump(folder: str, name: str, text: str) -> None:
 
 def compile_function(
     function: Function, target: Target | None = None, communicator: Communicator | None = None
-) -> "Executable":
+) -> Executable:
     """Compile for this machine.
 
     `communicator` runs the collectives of a partitioned program. Raises `UnsupportedError` with the

@@ -9,6 +9,7 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+from types import FrameType
 
 from .ir.core import Location
 
@@ -61,7 +62,7 @@ class ParseError(TfnError, ValueError):
 
 def user_location() -> Location | None:
     """The innermost frame that is neither tfn nor a library between it and the user."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     last = None
     while frame is not None:
         file = frame.f_code.co_filename
@@ -84,7 +85,7 @@ def _is_internal(file: str) -> bool:
             file.startswith("<")
             or any(path.startswith(folder) for folder in _INTERNAL)
             or (site and any(part in path for part in _LIBRARY_PARTS))
-            or os.sep + "lib" + os.sep + "python" in path and not site
+            or (os.sep + "lib" + os.sep + "python" in path and not site)
         )
         _KNOWN[file] = known
     return known

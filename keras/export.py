@@ -103,7 +103,7 @@ def _unique(names: list[str]) -> list[str]:
     return result
 
 
-def wrap_model_export(model_class: type) -> None:
+def wrap_model_export(model_class: Any) -> None:
     """Let `keras.Model.export` know the formats in `EXPORTERS`; others go to Keras."""
     upstream = model_class.export
 

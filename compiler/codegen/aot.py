@@ -164,7 +164,9 @@ class _Entry:
         if step.kernel.scalars:
             from ..compile import scalar_words
 
-            words = ", ".join(f"i64 {w}" for w in scalar_words(step.kernel.scalars))
+            values = scalar_words(step.kernel.scalars)
+            assert values is not None
+            words = ", ".join(f"i64 {w}" for w in values)
             scalars = f"@{self.symbol}.scalars{number}"
             self.globals.append(f"{scalars} = internal constant"
                                 f" [{len(step.kernel.scalars)} x i64] [{words}], align 8")

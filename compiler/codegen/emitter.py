@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UnsupportedError
-from ..ir.core import Block, Op, Value
+from ..ir.core import Block, Location, Op, Value
 from ..ir.dims import Extent
 from ..ir.dtypes import DType
 from ..ops.reduction import combiner
@@ -43,7 +43,7 @@ class Emitter(Text):
         self._scopes: list[dict[Any, Any]] = [{}]
         self._scalar_registers: dict[Any, str] = {}
         self._bound: dict[Value, str] = {}
-        self.location = None
+        self.location: Location | None = None
         self.scratch_bytes: Extent = 0
 
     # -- scopes -----------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ class Emitter(Text):
     def _scalar(self, op: Op, operands: Sequence[str]) -> str:
         attributes = {k: op.attributes[k] for k in op.definition.attributes if k in op.attributes}
         source = op.operands[-1].dtype
-        register = op.definition.scalar(self, source, *operands, **attributes)
+        register = op.definition.rule("scalar")(self, source, *operands, **attributes)
         return self.rounded(register, op.result.dtype)
 
     def rounded(self, register: str, dtype: DType) -> str:
@@ -212,17 +212,38 @@ class Emitter(Text):
             return self._integer_power(dtype, *operands)
         symbol = mathlib.function_name(name, dtype.bits == 64)
         self.functions.add(symbol)
-        if dtype.bits != 64:
-            operands = tuple(self.inst(f"fpext float {o} to double") for o in operands)
-        result = self.inst(
-            f"call double @{symbol}({', '.join(f'double {o}' for o in operands)})")
-        if dtype.bits != 64:
-            result = self.inst(f"fptrunc double {result} to float")
-        return result
+        kind = register_type(dtype)
+        return self.inst(f"call {kind} @{symbol}({', '.join(f'{kind} {o}' for o in operands)})")
 
     def _integer_power(self, dtype: DType, x: str, y: str) -> str:
-        raise UnsupportedError(
-            f"compiled power of {dtype} is not supported yet; convert to float32", self.location)
+        """x**y by squaring, wrapping; a negative exponent gives 0 unless x is 1 or -1."""
+        kind = dtype.llvm
+        result, base, left = (self.cell(kind) for _ in range(3))
+        for cell, value in ((result, "1"), (base, x), (left, y)):
+            self.do(f"store {kind} {value}, ptr {cell}")
+        with self.repeat(lambda: self.inst(
+                f"icmp {'sgt' if dtype.kind == 'int' else 'ne'} {kind}"
+                f" {self.inst(f'load {kind}, ptr {left}')}, 0")):
+            exponent = self.inst(f"load {kind}, ptr {left}")
+            power = self.inst(f"load {kind}, ptr {base}")
+            old = self.inst(f"load {kind}, ptr {result}")
+            odd = self.inst(f"trunc {kind} {exponent} to i1")
+            product = self.inst(f"mul {kind} {old}, {power}")
+            chosen = self.inst(f"select i1 {odd}, {kind} {product}, {kind} {old}")
+            self.do(f"store {kind} {chosen}, ptr {result}")
+            self.do(f"store {kind} {self.inst(f'mul {kind} {power}, {power}')}, ptr {base}")
+            self.do(f"store {kind} {self.inst(f'lshr {kind} {exponent}, 1')}, ptr {left}")
+        value = self.inst(f"load {kind}, ptr {result}")
+        if dtype.kind != "int":
+            return value
+        even = self.inst(f"icmp eq {kind} {self.inst(f'and {kind} {y}, 1')}, 0")
+        sign = self.inst(f"select i1 {even}, {kind} 1, {kind} -1")
+        inverse = self.inst(f"select i1 {self.inst(f'icmp eq {kind} {x}, -1')},"
+                            f" {kind} {sign}, {kind} 0")
+        inverse = self.inst(f"select i1 {self.inst(f'icmp eq {kind} {x}, 1')},"
+                            f" {kind} 1, {kind} {inverse}")
+        negative = self.inst(f"icmp slt {kind} {y}, 0")
+        return self.inst(f"select i1 {negative}, {kind} {inverse}, {kind} {value}")
 
     def safe_divide(self, which: str, dtype: DType, x: str, y: str) -> str:
         """Integer `div` or `rem` that never traps: x/0 = -1, x%0 = x, MIN/-1 = MIN."""

@@ -37,6 +37,7 @@ class Extents:
                 self._names[root] = f"%n{len(self.arguments)}"
                 self.arguments.append(extent)
             else:
+                assert isinstance(extent, int)
                 self._names[root] = extent
 
     def name(self, value: Value, dim: int) -> int | str:

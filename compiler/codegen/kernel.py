@@ -2,8 +2,9 @@
 
     void kernel(ptr *buffers, i64 *extents, i64 *scalars)
 
-`buffers` are operands, results, and scratch memory if the kernel asks for any, `extents` the run-time sizes, `scalars` float constants. The
-text does not depend on any of them, nor on the batch size, so it is the key of the kernel cache.
+`buffers` are operands, results, and scratch memory if the kernel asks for any, `extents` the run-time
+sizes, `scalars` float constants. The text does not depend on any of them, nor on the batch size, so it
+is the key of the kernel cache.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def _assemble(emit: Emitter, names: list[str], target: Target) -> str:
     entry = "\n".join(emit.entry)
     declarations = "\n".join(sorted(emit.declarations))
     library = mathlib.definitions(emit.functions)
-    declared = {line for line in declarations.split("\n")}
+    declared = set(declarations.split("\n"))
     library = "\n".join(line for line in library.split("\n") if line not in declared)
     width = target.tile.bits
     return f"""\

@@ -40,13 +40,13 @@ class Target:
 
     @staticmethod
     @functools.cache
-    def host() -> "Target":
+    def host() -> Target:
         """The machine this process runs on."""
         features = llvm.get_host_cpu_features().flatten()
         return Target(llvm.get_process_triple(), llvm.get_host_cpu_name(), features)
 
     @staticmethod
-    def named(name: str) -> "Target":
+    def named(name: str) -> Target:
         """A target by short name (`x86-64-v3`, `aarch64`, `host` ...) or by LLVM triple."""
         if name == "host":
             return Target.host()

@@ -54,13 +54,13 @@ class TensorType:
     def is_static(self) -> bool:
         return not any(isinstance(d, Dim) for d in self.shape)
 
-    def with_shape(self, shape: Sequence[Extent]) -> "TensorType":
+    def with_shape(self, shape: Sequence[Extent]) -> TensorType:
         return TensorType(tuple(shape), self.dtype)
 
-    def with_dtype(self, dtype: DType) -> "TensorType":
+    def with_dtype(self, dtype: DType) -> TensorType:
         return TensorType(self.shape, dtype)
 
-    def substitute(self, sizes: Mapping[str, Extent]) -> "TensorType":
+    def substitute(self, sizes: Mapping[str, Extent]) -> TensorType:
         if self.is_static:
             return self
         return self.with_shape(
@@ -77,13 +77,13 @@ class Value:
 
     __slots__ = ("type", "owner", "index")
 
-    def __init__(self, type: TensorType, owner: "Op | Block", index: int):
+    def __init__(self, type: TensorType, owner: Op | Block, index: int):
         self.type = type
         self.owner = owner
         self.index = index
 
     @property
-    def op(self) -> "Op | None":
+    def op(self) -> Op | None:
         """The op this is a result of; None for a block argument."""
         return self.owner if isinstance(self.owner, Op) else None
 
@@ -107,11 +107,11 @@ class Op:
 
     def __init__(
         self,
-        definition: "type[OpDefinition]",
+        definition: type[OpDefinition],
         operands: Sequence[Value],
         result_types: Sequence[TensorType],
         attributes: Mapping[str, Any] | None = None,
-        regions: Sequence["Block"] = (),
+        regions: Sequence[Block] = (),
         location: Location | None = None,
     ):
         self.definition = definition

@@ -8,7 +8,6 @@ on the value raises `InconclusiveDimension` instead of guessing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Union
 
 
 class InconclusiveDimension(ValueError):
@@ -26,14 +25,14 @@ class Dim:
         assert self.terms, "a Dim without names is an int"
 
     @staticmethod
-    def named(name: str) -> "Dim":
+    def named(name: str) -> Dim:
         return Dim({name: 1})
 
     def evaluate(self, sizes: Mapping[str, int]) -> int:
         """The value for given sizes of the named dims; `KeyError` names a missing one."""
         return self.constant + sum(c * sizes[n] for n, c in self.terms)
 
-    def substitute(self, sizes: Mapping[str, "Extent"]) -> "Extent":
+    def substitute(self, sizes: Mapping[str, Extent]) -> Extent:
         """Replace the named dims found in `sizes`, which may map to ints or other dims."""
         total: Extent = self.constant
         for name, coefficient in self.terms:
@@ -130,16 +129,16 @@ class Dim:
         )
 
     def __lt__(self, other):
-        return self._compare(other, "<", lambda l, h: h < 0, lambda l, h: l >= 0)
+        return self._compare(other, "<", lambda low, high: high < 0, lambda low, high: low >= 0)
 
     def __le__(self, other):
-        return self._compare(other, "<=", lambda l, h: h <= 0, lambda l, h: l > 0)
+        return self._compare(other, "<=", lambda low, high: high <= 0, lambda low, high: low > 0)
 
     def __gt__(self, other):
-        return self._compare(other, ">", lambda l, h: l > 0, lambda l, h: h <= 0)
+        return self._compare(other, ">", lambda low, high: low > 0, lambda low, high: high <= 0)
 
     def __ge__(self, other):
-        return self._compare(other, ">=", lambda l, h: l >= 0, lambda l, h: h < 0)
+        return self._compare(other, ">=", lambda low, high: low >= 0, lambda low, high: high < 0)
 
     def __bool__(self):
         return True
@@ -159,7 +158,7 @@ class Dim:
         return f"Dim({self})"
 
 
-Extent = Union[int, Dim]
+Extent = int | Dim
 """The size of one axis."""
 
 

@@ -131,7 +131,7 @@ class DotGeneral(OpDefinition):
                        {rank + i: "add" for i in range(len(lc))})
 
     def contraction(op) -> Contraction:
-        lhs, rhs = op.operands
+        lhs = op.operands[0]
         f = DotGeneral.factors(op)
         rank = len(op.result.shape)
         extents: list = [(op.result, d) for d in range(rank)]
@@ -298,10 +298,11 @@ def _convolve(lhs, rhs, a, result_type):
     groups, batch_groups = a["feature_group_count"], a["batch_group_count"]
     target = result_type.dtype.numpy
     accumulate = _wide(np.zeros((), target)).dtype
-    x = lhs.astype(accumulate).transpose(n.input_batch_dimension, n.input_feature_dimension,
-                             *n.input_spatial_dimensions)
-    w = rhs.astype(accumulate).transpose(n.kernel_output_feature_dimension, n.kernel_input_feature_dimension,
-                             *n.kernel_spatial_dimensions)
+    x = lhs.astype(accumulate).transpose(
+        n.input_batch_dimension, n.input_feature_dimension, *n.input_spatial_dimensions)
+    w = rhs.astype(accumulate).transpose(
+        n.kernel_output_feature_dimension, n.kernel_input_feature_dimension,
+        *n.kernel_spatial_dimensions)
     reversed_dims = [2 + i for i, r in enumerate(a["window_reversal"]) if r]
     w = np.flip(w, reversed_dims) if reversed_dims else w
     x = _spread(x, a["lhs_dilation"], a["padding"])

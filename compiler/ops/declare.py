@@ -43,8 +43,9 @@ class OpDefinition:
       is none). All values may be traced; write it with `compiler.numpy` / `ops.bind`. `cotangents`
       has one entry per result, None for a result nothing depends on.
     - `factors(op) -> Factors`: which dims of operands and results move together (see `Factors`).
-    - `lower`: how the code generator makes it; see `codegen/element.py` for the forms
-      (`element`, `contraction`, `kernel`).
+    - how the code generator makes it, one of: `scalar(emit, dtype, *registers)`, one element from
+      the elements at the same index; `element(emit, op, index)`, one element from any; `contraction`,
+      a loop nest of products; `kernel(emit, op)`, a whole kernel (`codegen/emitter.py`).
 
     A rule an op does not have is None, and asking for it raises `UnsupportedError` with the name.
     """
@@ -64,12 +65,13 @@ class OpDefinition:
     """Must be kept and kept in order (collectives, outfeed)."""
 
     infer: Callable[..., list[TensorType]]
-    evaluate: Callable[..., Sequence["np.ndarray"]] | None = None
+    evaluate: Callable[..., Sequence[np.ndarray]] | None = None
     vjp: Callable[..., Sequence[Any]] | None = None
-    factors: Callable[[Op], "Factors"] | None = None
+    factors: Callable[[Op], Factors] | None = None
     element: Callable[..., Any] | None = None
     contraction: Callable[..., Any] | None = None
     kernel: Callable[..., Any] | None = None
+    scalar: Callable[..., str] | None = None
 
     @classmethod
     def rule(cls, name: str):

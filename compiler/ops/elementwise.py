@@ -13,7 +13,16 @@ from ..ir.core import TensorType
 from ..ir.dtypes import C64, C128, F32, F64, I1
 from ..trace.core import bind
 from .declare import (
-    ANY, BOOL, COMPLEX, FLOAT, INTEGER, NUMBER, Factors, OpDefinition, check_dtype, op,
+    ANY,
+    BOOL,
+    COMPLEX,
+    FLOAT,
+    INTEGER,
+    NUMBER,
+    Factors,
+    OpDefinition,
+    check_dtype,
+    op,
     require,
 )
 
@@ -80,7 +89,7 @@ class Unary(Elementwise):
     @staticmethod
     def derivative(ct, result, x):
         """Cotangent of the operand."""
-        return None
+        return
 
 
 class Binary(Elementwise):

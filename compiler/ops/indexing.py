@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import UnsupportedError
-
 from ..ir.dtypes import as_dtype
 from ..ir.structs import GatherDimensionNumbers, ScatterDimensionNumbers
 from ..trace.core import bind

@@ -185,7 +185,7 @@ class Reduce(OpDefinition):
         row = tuple(range(len(x.shape)))
         kept = tuple(d for d in row if d not in dims)
         kind = combiner(op.regions[0])
-        reduction = {d: kind for d in dims} if kind else {}
+        reduction = dict.fromkeys(dims, kind) if kind else {}
         if not kind:
             row = tuple(None if d in dims else d for d in row)
         return Factors([row] * count + [()] * count, [kept] * count, reduction,
@@ -311,7 +311,7 @@ class ReduceWindow(OpDefinition):
         return state
 
     def vjp(cotangents, op, operands, results):
-        (x, init), ct = operands, cotangents[0]
+        x, ct = operands[0], cotangents[0]
         kind = combiner(op.regions[0])
         a = window_defaults(op.attributes, len(x.shape))
         if kind == "add":

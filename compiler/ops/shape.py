@@ -246,7 +246,7 @@ class Slice(OpDefinition):
 
     def vjp(cotangents, op, operands, results):
         (x,), ct = operands, cotangents[0]
-        starts, limits, strides = (op.attributes[k] for k in Slice.attributes)
+        starts, strides = op.attributes["start_indices"], op.attributes["strides"]
         # The padded result must be exactly as long as x: what the strides skip at the end is high.
         high = [extent - (start + (n - 1) * stride + 1) if not isinstance(n, int) or n else extent
                 for extent, start, n, stride
@@ -313,7 +313,7 @@ class Pad(OpDefinition):
         return [result]
 
     def vjp(cotangents, op, operands, results):
-        (x, _), ct = operands, cotangents[0]
+        ct = cotangents[0]
         low, high, interior = (op.attributes[k] for k in Pad.attributes)
         unpadded = bind("stablehlo.pad", ct, np.zeros((), ct.dtype),
                         edge_padding_low=tuple(-a for a in low),
@@ -547,7 +547,7 @@ class DynamicUpdateSlice(OpDefinition):
         return [result]
 
     def vjp(cotangents, op, operands, results):
-        x, update, *starts = operands
+        update, *starts = operands[1:]
         ct = cotangents[0]
         zeros = bind("stablehlo.broadcast_in_dim", np.zeros((), ct.dtype),
                      shape=tuple(update.shape), broadcast_dimensions=())

@@ -76,7 +76,7 @@ def fuse(function: Function, target=None) -> Function:
     returned = set(function.returns)
     group: dict[Op, _Group] = {}
     for op in reversed(function.ops):
-        if is_planned(op) or is_free(op) and not _must_exist(op, readers, returned):
+        if is_planned(op) or (is_free(op) and not _must_exist(op, readers, returned)):
             continue
         home = _home(op, readers, returned, group)
         if home is None:
@@ -179,7 +179,7 @@ def _region(inside: list[Op], outputs: list[Value], group) -> tuple[Block, list[
         if value in values:
             return values[value]
         op = value.op
-        if op is not None and (op in chosen or is_free(op) and not (alone and op in group)):
+        if op is not None and (op in chosen or (is_free(op) and not (alone and op in group))):
             add(op)
         else:
             operands.append(value)

@@ -85,7 +85,9 @@ def _convolution(op: Op, rewriter: Rewriter) -> Value:
     return _append(rewriter, op, op.name, [lhs, rhs], a, [op.result.type])
 
 
-def _kernel_order(rewriter, op, rhs, n: ConvDimensionNumbers):
+def _kernel_order(
+    rewriter: Rewriter, op: Op, rhs: Value, n: ConvDimensionNumbers
+) -> tuple[Value, tuple[int, int, tuple[int, ...]]]:
     """The kernel as spatial, input feature, output feature: contiguous along output features.
 
     Left alone when the output features are innermost already, as in a weight gradient.

@@ -48,10 +48,8 @@ def _integer(rule: Rule) -> Rule:
 
 def _same_type(op: Op, operands: list[Value], _) -> Value | None:
     """A reshape, broadcast or convert to the type its operand already has."""
-    if operands[0].type == op.result.type:
-        if op.name != "stablehlo.broadcast_in_dim" or _in_order(op):
-            return operands[0]
-    return None
+    ordered = op.name != "stablehlo.broadcast_in_dim" or _in_order(op)
+    return operands[0] if operands[0].type == op.result.type and ordered else None
 
 
 def _in_order(op: Op) -> bool:

@@ -8,6 +8,7 @@ size. Results live in buffers of their own; a donated argument lends its buffer 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -216,7 +217,8 @@ class _Planner:
             offsets.append(total)
             total = total + size
         self.plan.arena_bytes = total
-        for table in (self.places, self.scratch):
+        tables: tuple[dict[Any, Place], ...] = (self.places, self.scratch)
+        for table in tables:
             for key, place in table.items():
                 if place.base == "slot":
                     table[key] = Place("arena", 0, offsets[place.number])

@@ -123,7 +123,7 @@ class Tracer(Operators):
 
     __slots__ = ("value", "graph", "__weakref__")
 
-    def __init__(self, value: Value, graph: "Graph"):
+    def __init__(self, value: Value, graph: Graph):
         self.value = value
         self.graph = graph
 
@@ -252,7 +252,7 @@ class Graph:
         self.block.ops.append(node)
         return [Tracer(v, self) for v in node.results]
 
-    def __enter__(self) -> "Graph":
+    def __enter__(self) -> Graph:
         _stack().append(self)
         return self
 
@@ -316,6 +316,7 @@ def bind(
             error.location = user_location()
         raise
     graph = current_graph()
+    results: Sequence[Array | Tracer]
     if graph is not None and (
         any(isinstance(i, Tracer) for i in inputs)
         or op.has_effect

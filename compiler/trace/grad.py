@@ -46,7 +46,7 @@ class Pullback:
         self.function = function
         self.environment: dict[Value, Any] = dict(zip(function.arguments, arguments, strict=True))
         self.wanted = list(wanted)
-        self.tape: list[tuple[Op, list[Any], list[Any], dict[Value, Any]]] = []
+        self.tape: list[tuple[Op | Callable, list[Any], list[Any]]] = []
         active = {function.arguments[i] for i in self.wanted
                   if function.arguments[i].dtype.is_inexact}
         self._forward(function.ops, self.environment, active)
@@ -62,9 +62,9 @@ class Pullback:
                 reached = {a for a, v in zip(inner.arguments, op.operands, strict=True)
                            if v in active}
                 nested = Scope(inner, op, scope)
-                self.tape.append((nested.enter, [], [], environment))
+                self.tape.append((nested.enter, [], []))
                 self._forward(inner.ops, scope, reached)
-                self.tape.append((nested.leave, [], [], environment))
+                self.tape.append((nested.leave, [], []))
                 results = [scope[v] for v in inner.returns]
                 active.update(r for r, v in zip(op.results, inner.returns, strict=True)
                               if v in reached)
@@ -74,7 +74,7 @@ class Pullback:
                     inexact = [r for r in op.results if r.dtype.is_inexact]
                     active.update(inexact)
                     if inexact:
-                        self.tape.append((op, operands, results, environment))
+                        self.tape.append((op, operands, results))
             environment.update(zip(op.results, results, strict=True))
 
     @property
@@ -87,8 +87,8 @@ class Pullback:
         for value, ct in zip(self.function.returns, cotangents, strict=True):
             if ct is not None and value.dtype.is_inexact:
                 accumulate(found, value, ct)
-        for op, operands, results, _ in reversed(self.tape):
-            if callable(op):
+        for op, operands, results in reversed(self.tape):
+            if not isinstance(op, Op):
                 op(found)
                 continue
             given = [found.pop(r, None) for r in op.results]

@@ -125,7 +125,8 @@ class Jitted:
         if not self.donated:
             return
         dynamic = [i for i in range(len(args)) if i not in self.static]
-        position, donated = 0, []
+        position = 0
+        donated: list[int] = []
         for i in dynamic:
             count = len(tree.leaves(args[i]))
             if i in self.donated:

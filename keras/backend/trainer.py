@@ -45,9 +45,10 @@ class Trainer(base_trainer.Trainer):
 
     def __init__(self):
         super().__init__()
-        self.train_function = None
-        self.test_function = None
-        self.predict_function = None
+        self.train_function: Callable[[Any], Any] | None = None
+        self.test_function: Callable[[Any], Any] | None = None
+        self.predict_function: Callable[[Any], Any] | None = None
+        self._losses_override: list[Any] = []
 
     # -- stateless steps --------------------------------------------------------------------------
 
@@ -144,19 +145,19 @@ class Trainer(base_trainer.Trainer):
 
     # -- functions ----------------------------------------------------------------------------------
 
-    def make_train_function(self, force=False):
+    def make_train_function(self, force=False) -> Callable[[Any], Any]:
         if self.train_function is None or force:
             self.train_function = self._stepper(
                 self._compiled(self.train_step, "train"), STATE)
         return self.train_function
 
-    def make_test_function(self, force=False):
+    def make_test_function(self, force=False) -> Callable[[Any], Any]:
         if self.test_function is None or force:
             kinds = (STATE[0], STATE[1], STATE[3])
             self.test_function = self._stepper(self._compiled(self.test_step, "test"), kinds)
         return self.test_function
 
-    def make_predict_function(self, force=False):
+    def make_predict_function(self, force=False) -> Callable[[Any], Any]:
         if self.predict_function is None or force:
             # Nothing is donated: the weights outlive the call unchanged.
             step = self._compiled(self.predict_step, "predict", donate=())
@@ -208,7 +209,7 @@ class Trainer(base_trainer.Trainer):
         self._eval_epoch_iterator = None
         callbacks = self._callback_list(callbacks, verbose, epochs, batches.num_batches,
                                         add_history=True)
-        self.make_train_function()
+        train = self.make_train_function()
         self.stop_training = False
         logs: dict[str, Any] = {}
         callbacks.on_train_begin()
@@ -219,7 +220,7 @@ class Trainer(base_trainer.Trainer):
             with batches.catch_stop_iteration():
                 for begin, end, data in batches:
                     callbacks.on_train_batch_begin(begin)
-                    step_logs = self.train_function(data)
+                    step_logs = train(data)
                     callbacks.on_train_batch_end(end, step_logs)
                     if self.stop_training:
                         break
@@ -266,7 +267,7 @@ class Trainer(base_trainer.Trainer):
         if kwargs:
             raise ValueError(f"evaluate does not take the arguments {sorted(kwargs)}")
         if cached:
-            batches = self._eval_epoch_iterator
+            batches: Any = self._eval_epoch_iterator
         else:
             batches = _Batches(
                 x=x, y=y, sample_weight=sample_weight, batch_size=batch_size,
@@ -275,7 +276,7 @@ class Trainer(base_trainer.Trainer):
         self._symbolic_build(iterator=batches)
         batches.reset()
         callbacks = self._callback_list(callbacks, verbose, 1, batches.num_batches)
-        self.make_test_function()
+        test = self.make_test_function()
         self.stop_evaluating = False
         callbacks.on_test_begin()
         self.reset_metrics()
@@ -283,7 +284,7 @@ class Trainer(base_trainer.Trainer):
         with batches.catch_stop_iteration():
             for begin, end, data in batches:
                 callbacks.on_test_batch_begin(begin)
-                logs = self.test_function(data)
+                logs = test(data)
                 callbacks.on_test_batch_end(end, logs)
                 if self.stop_evaluating:
                     break
@@ -302,14 +303,14 @@ class Trainer(base_trainer.Trainer):
                 break
             batches.reset()
         callbacks = self._callback_list(callbacks, verbose, 1, batches.num_batches)
-        self.make_predict_function()
+        run = self.make_predict_function()
         self.stop_predicting = False
         callbacks.on_predict_begin()
         pieces: list[Any] = []
         with batches.catch_stop_iteration():
             for begin, end, data in batches:
                 callbacks.on_predict_batch_begin(begin)
-                outputs = tree.map_structure(np.asarray, self.predict_function(data[0]))
+                outputs = tree.map_structure(np.asarray, run(data[0]))
                 pieces.append(outputs)
                 callbacks.on_predict_batch_end(end, {"outputs": outputs})
                 if self.stop_predicting:
@@ -327,15 +328,13 @@ class Trainer(base_trainer.Trainer):
             sample_weight = data_adapter_utils.class_weight_to_sample_weights(y, class_weight)
         data = _arrays((x, y, sample_weight))
         self._symbolic_build(data_batch=data)
-        self.make_train_function()
-        return self._on_batch(self.train_function, data, return_dict)
+        return self._on_batch(self.make_train_function(), data, return_dict)
 
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
         self._assert_compile_called("test_on_batch")
         data = _arrays((x, y, sample_weight))
         self._symbolic_build(data_batch=data)
-        self.make_test_function()
-        return self._on_batch(self.test_function, data, return_dict)
+        return self._on_batch(self.make_test_function(), data, return_dict)
 
     def _on_batch(self, function, data, return_dict):
         logs = pythonify_logs(function([data]))
@@ -346,8 +345,7 @@ class Trainer(base_trainer.Trainer):
         if not all(layer.built for layer in self._flatten_layers()):
             with backend.StatelessScope():
                 self(data[0])
-        self.make_predict_function()
-        return tree.map_structure(np.asarray, self.predict_function([data]))
+        return tree.map_structure(np.asarray, self.make_predict_function()(data))
 
 
 def backend_optimizer():
