@@ -3,7 +3,6 @@
 import subprocess
 from dataclasses import replace
 
-import ml_dtypes
 import numpy as np
 import pytest
 
@@ -12,7 +11,7 @@ from tfn.compiler import numpy as tnp
 from tfn.compiler.codegen.target import Target
 from tfn.compiler.errors import CompileError, UnsupportedError
 from tfn.compiler.ir.dims import Dim
-from tfn.compiler.ir.dtypes import BF16, C64, F32, F64, I1, I32, I64
+from tfn.compiler.ir.dtypes import C64, F16, F32, F64, I1, I32, I64
 from tfn.export.bundle import Runner
 from tfn.export.cpp import (
     build_example,
@@ -74,9 +73,9 @@ def test_several_inputs_outputs_and_types(bundle_of, tmp_path):
 
 
 @gpp
-def test_bfloat16_is_passed_as_bits(bundle_of, tmp_path):
-    bundle = bundle_of(lambda w, x: x * 2, {"x": ((BATCH, 3), BF16)}, {})
-    x = np.arange(6).reshape(2, 3).astype(ml_dtypes.bfloat16)
+def test_16_bit_floats_are_passed_as_bits(bundle_of, tmp_path):
+    bundle = bundle_of(lambda w, x: x * 2, {"x": ((BATCH, 3), F16)}, {})
+    x = np.arange(6).reshape(2, 3).astype(np.float16)
     np.testing.assert_array_equal(run(bundle, {"x": x}, tmp_path)["output_0"], x * 2)
 
 
