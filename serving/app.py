@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from ..export.bundle import Signature, TensorSpec
 from .element_types import enum_name
 from .errors import ServingError, Status, error_body, invalid
+from .openapi import ERROR, add_predict
 from .paths import canonical, malformed, parse_call, version_number
 from .predict import Limits, Predict, Receive, Scope, Send, send_error
 from .repository import Repository, Servable, VersionStatus
@@ -38,6 +39,11 @@ class Application:
     def ready(self) -> bool:
         """Whether a load balancer should send requests here."""
         return self.repository.ready and not self.draining
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of request bodies in memory."""
+        return self._predict.held_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
@@ -109,7 +115,15 @@ Version = Annotated[int, Path(description="The number of a version", ge=0)]
 
 def build_routes(application: Application) -> FastAPI:
     """The FastAPI part. Its schema is at /openapi.json; pages that need a CDN are off."""
-    app = FastAPI(title="tfn model server", docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="tfn model server",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses={"4XX": ERROR, "5XX": ERROR},
+    )
+    describe = app.openapi
+    app.openapi = lambda: add_predict(describe())  # type: ignore[method-assign]
     repository = application.repository
 
     def status(model: str, version: int | None = None, label: str | None = None) -> ModelStatus:

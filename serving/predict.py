@@ -42,6 +42,8 @@ class Limits:
     """A connection that does not send its request's headers in this time is closed."""
     max_in_flight: int = 256
     """Predictions read or computed at the same time; more get 503 with `Retry-After`."""
+    max_held_bytes: int = 256 << 20
+    """Bytes of request bodies in memory at the same time; beyond it, 503 with `Retry-After`."""
     loop_seconds: float = 0.001
     """The longest a prediction may occupy the event loop; a longer one goes to a thread."""
 
@@ -67,6 +69,7 @@ class Predict:
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="tfn-predict")
         self._seconds: dict[tuple[str, int, int], float] = {}
         self._in_flight = 0
+        self.held_bytes = 0
 
     async def __call__(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. A client that goes away before it has sent all gets nothing."""
@@ -79,16 +82,17 @@ class Predict:
                 )
             servable = self.repository.servable(call.model, call.version, call.label)
             if self._in_flight >= self.limits.max_in_flight:
-                raise ServingError(
-                    Status.UNAVAILABLE,
-                    f"{self._in_flight} requests are in flight already; try again later",
-                )
+                raise _busy(f"{self._in_flight} requests are in flight")
             self._in_flight += 1
+            chunks: list[bytes] = []
             try:
-                body = await self._read(scope, receive)
-                content = await self._answer(servable, body)
+                await self._read(scope, receive, chunks)
+                content = await self._answer(
+                    servable, chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                )
             finally:
                 self._in_flight -= 1
+                self.held_bytes -= sum(map(len, chunks))
         except ServingError as error:
             await send_error(error, receive, send)
         except _Disconnected:
@@ -124,8 +128,11 @@ class Predict:
         self._seconds[size] = seconds if expected is None else (expected + seconds) / 2
         return content
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes:
-        """The whole body. Raises `ServingError`: 413, 408, or 400 for a compressed body."""
+    async def _read(self, scope: Scope, receive: Receive, chunks: list[bytes]) -> None:
+        """Append the body to `chunks`, counting its bytes as held.
+
+        Raises `ServingError`: 413, 408, 503, or 400 for a compressed body.
+        """
         limit = self.limits.max_body_bytes
         for name, value in scope["headers"]:
             if name == b"content-length" and int(value) > limit:
@@ -135,7 +142,6 @@ class Predict:
                     f"Content-Encoding {value.decode('latin-1')} is not supported; send the body"
                     " uncompressed"
                 )
-        chunks: list[bytes] = []
         size = 0
         try:
             async with asyncio.timeout(self.limits.body_seconds):
@@ -146,8 +152,11 @@ class Predict:
                         raise _Disconnected
                     chunks.append(message.get("body", b""))
                     size += len(chunks[-1])
+                    self.held_bytes += len(chunks[-1])
                     if size > limit:
                         raise _too_large(limit, "is longer")
+                    if self.held_bytes > max(limit, self.limits.max_held_bytes):
+                        raise _busy(f"{self.held_bytes} bytes of requests are in memory")
                     more = message.get("more_body", False)
         except TimeoutError:
             raise ServingError(
@@ -155,7 +164,6 @@ class Predict:
                 f"The body did not arrive within {self.limits.body_seconds:g} seconds;"
                 f" {size} bytes came",
             ) from None
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _timed_answer(servable: Servable, body: bytes) -> tuple[bytes, float]:
@@ -164,6 +172,10 @@ def _timed_answer(servable: Servable, body: bytes) -> tuple[bytes, float]:
     start = time.thread_time()
     content = answer(servable, body)
     return content, time.thread_time() - start
+
+
+def _busy(why: str) -> ServingError:
+    return ServingError(Status.UNAVAILABLE, f"{why} already; try again later")
 
 
 def _too_large(limit: int, what: str) -> ServingError:

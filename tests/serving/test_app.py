@@ -109,7 +109,10 @@ def test_the_first_page_names_the_models(client):
 
 def test_the_schema_needs_no_other_host(client):
     schema = client.get("/openapi.json").json()
-    assert "/v1/models/{model}/versions/{version}/metadata" in schema["paths"]
+    paths = schema["paths"]
+    assert "/v1/models/{model}/versions/{version}/metadata" in paths
+    assert sorted(paths["/v1/models/{model}:predict"]) == ["post"]
+    assert all("422" not in verb["responses"] for path in paths.values() for verb in path.values())
 
 
 def test_a_damaged_model_beside_a_good_one(running, write, tmp_path):

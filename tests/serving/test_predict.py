@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tfn.serving import Limits
 
@@ -267,6 +269,51 @@ def test_more_requests_than_allowed_get_503_and_later_200(limited):
         assert "try again later" in busy.json()["error"]
         read_all(first)
     assert httpx.post(limited.url + URL, json={"instances": X}).status_code == 200
+
+
+def test_bodies_in_memory_are_bounded_together(running, write):
+    limits = Limits(max_body_bytes=100, max_held_bytes=150)
+    with running({"linear": write().parent}, limits=limits) as server:
+        with connect(server) as first, connect(server) as second:
+            first.sendall(HEAD + b" " * 99)
+            deadline = time.monotonic() + 30
+            while server.application.held_bytes < 99 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            second.sendall(HEAD + b" " * 99)
+            answer = b""
+            while b"}" not in answer:
+                answer += second.recv(1 << 16)
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"198 bytes of requests are in memory already" in answer
+        deadline = time.monotonic() + 30
+        while server.application.held_bytes and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert httpx.post(server.url + URL, json={"instances": X}).status_code == 200
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.data())
+def test_no_body_is_a_fault_of_the_server(client, data):
+    """Bytes changed, removed and put in anywhere give 200 or 400, never 5xx."""
+    valid = data.draw(st.sampled_from(SEEDS))
+    body = bytearray(valid)
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(body)))
+        cut = data.draw(st.integers(0, 3))
+        body[place : place + cut] = data.draw(st.sampled_from(TOKENS) | st.binary(max_size=3))
+    answer = client.post(URL, content=bytes(body))
+    assert answer.status_code in (200, 400), (bytes(body), answer.text)
+    if answer.status_code == 400:
+        assert list(json.loads(answer.content)) == ["error"]
+
+
+SEEDS = [
+    json.dumps({"instances": X}).encode(),
+    json.dumps({"signature_name": "serving_default", "inputs": {"x": X}}).encode(),
+    json.dumps({"signature_name": "two", "instances": [{"a": [1, 2], "n": 3}] * 2}).encode(),
+]
+TOKENS = [b"[", b"]", b"{", b"}", b",", b":", b'"', b"null", b"true", b"NaN", b"-", b"1e999",
+          b"99999999999999999999", b'{"b64": "aGk="}', b"\xff", b"\0", b"-Infinity", b"1.5"]
 
 
 def test_a_client_that_leaves_costs_nothing(limited):
