@@ -1,0 +1,99 @@
+"""A straight-line LLVM function under construction: what elementary functions are written with.
+
+Everything is selects instead of branches, so that a loop over the function vectorises.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+
+def hexadecimal(x: float) -> str:
+    """A float constant in the form LLVM reads for both `float` and `double`."""
+    return f"0x{struct.unpack('<Q', struct.pack('<d', x))[0]:016X}"
+
+
+def single(x: float) -> float:
+    """`x` rounded to f32: a `float` constant must be exactly representable."""
+    return struct.unpack("<f", struct.pack("<f", x))[0]
+
+
+class Body:
+    """A function `kind @tfn.NAME.fBITS(kind %x[, kind %y])`. Registers are strings."""
+
+    def __init__(self, name: str, bits: int, arguments: int = 1):
+        self.name, self.bits = f"tfn.{name}.f{bits}", bits
+        self.kind = "double" if bits == 64 else "float"
+        self.word = f"i{bits}"
+        names = ["%x", "%y"][:arguments]
+        parameters = ", ".join(f"{self.kind} {n}" for n in names)
+        self.head = f"define internal {self.kind} @{self.name}({parameters})"
+        self.lines: list[str] = []
+
+    def number(self, x: float) -> str:
+        return hexadecimal(x if self.bits == 64 else single(x))
+
+    def do(self, text: str) -> str:
+        register = f"%v{len(self.lines)}"
+        self.lines.append(f"  {register} = {text}")
+        return register
+
+    def op(self, opcode: str, a: str, b: str) -> str:
+        return self.do(f"{opcode} {self.kind} {a}, {b}")
+
+    def integer(self, opcode: str, a: str, b: str | int) -> str:
+        return self.do(f"{opcode} {self.word} {a}, {b}")
+
+    def fma(self, a: str, b: str, c: str) -> str:
+        return self.call("fma", a, b, c)
+
+    def call(self, name: str, *arguments: str) -> str:
+        """An LLVM intrinsic (`fma`, `fabs`, ...) or, with a dot, a function of the library."""
+        symbol = f"{name}.f{self.bits}" if name.startswith("tfn.") else f"llvm.{name}.f{self.bits}"
+        given = ", ".join(f"{self.kind} {a}" for a in arguments)
+        return self.do(f"call {self.kind} @{symbol}({given})")
+
+    def select(self, condition: str, a: str, b: str) -> str:
+        return self.do(f"select i1 {condition}, {self.kind} {a}, {self.kind} {b}")
+
+    def compare(self, predicate: str, a: str, b: str) -> str:
+        return self.do(f"fcmp {predicate} {self.kind} {a}, {b}")
+
+    def bits_of(self, x: str) -> str:
+        return self.do(f"bitcast {self.kind} {x} to {self.word}")
+
+    def from_bits(self, x: str) -> str:
+        return self.do(f"bitcast {self.word} {x} to {self.kind}")
+
+    def polynomial(self, x: str, coefficients: Sequence[float]) -> str:
+        """Horner, highest power first."""
+        result = self.number(coefficients[0])
+        for c in coefficients[1:]:
+            result = self.fma(result, x, self.number(c))
+        return result
+
+    def whole(self, x: str) -> tuple[str, str]:
+        """`x` rounded to an integer, as a float and in the low bits of a word.
+
+        Adding 1.5 * 2**p leaves the integer in the mantissa: no conversion that NaN would break.
+        """
+        magic = 1.5 * 2.0 ** (52 if self.bits == 64 else 23)
+        shifted = self.op("fadd", x, self.number(magic))
+        base = struct.unpack("<q" if self.bits == 64 else "<i",
+                             struct.pack("<d" if self.bits == 64 else "<f", magic))[0]
+        return (self.op("fsub", shifted, self.number(magic)),
+                self.integer("sub", self.bits_of(shifted), base))
+
+    def power_of_two(self, n: str) -> str:
+        """2**n for an integer register in the normal range."""
+        bias, place = (1023, 52) if self.bits == 64 else (127, 23)
+        return self.from_bits(self.integer("shl", self.integer("add", n, bias), place))
+
+    def finish(self, result: str) -> str:
+        return "\n".join([f"{self.head} alwaysinline nounwind willreturn memory(none) {{",
+                          *self.lines, f"  ret {self.kind} {result}", "}"])
+
+    def finish_narrow(self, result: str) -> str:
+        """Finish an f32 function whose `result` is a double register."""
+        return self.finish(self.do(f"fptrunc double {result} to float"))

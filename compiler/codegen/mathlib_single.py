@@ -1,0 +1,162 @@
+"""The elementary functions on f32.
+
+Exponentials, logarithms and erf work in f32 with fitted polynomials (Chebyshev, 40 digits);
+trigonometric functions, cube root, power and remainder compute in f64 and round once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from .mathbody import Body
+from .mathlib_circle import circle
+
+_LN2_HIGH = float.fromhex("0x1.62e400p-1")
+_LN2_LOW = math.log(2) - _LN2_HIGH
+
+# (exp(r) - 1 - r) / r**2 on |r| <= ln(2)/2, error 1.4e-9
+_EXP = (0.00019890988455544567, 0.0013933647862928863, 0.008333310927615311,
+        0.041666464944505696, 0.16666666681621095, 0.5000000013463886)
+# (log(1+f) - f + f**2/2) / f**3 for 1+f between sqrt(1/2) and sqrt(2), error 3e-8
+_LOG = (0.06971611471451178, -0.11479733846637635, 0.1168541992348674, -0.12425687331451106,
+        0.1424905764569748, -0.16667802319501254, 0.200007157488921, -0.24999996957950882,
+        0.33333331180030046)
+# erf(x)/x - 1 in x**2 below 0.93, error 5e-10
+_ERF_NEAR = (8.334718615209905e-05, -0.0008134709332119057, 0.005200368586864961,
+             -0.026859151472438985, 0.11283691519733097, -0.3761263351714081,
+             0.12837916662064427)
+# log(erfc(x)) between 0.92 and 4, error 1.3e-8
+_ERF_FAR = (-5.1485673746630625e-08, 2.7547028619721937e-06, -5.6546689782689325e-05,
+            0.0006525363405781796, -0.004943877761405768, 0.026813354805621952,
+            -0.11061598977873298, -0.631373907300295, -1.1304466948861358,
+            0.00036289933255183695)
+
+
+def _clamped(b: Body, x: str, low: float, high: float) -> str:
+    """x within bounds; NaN stays."""
+    above = b.select(b.compare("ogt", x, b.number(high)), b.number(high), x)
+    return b.select(b.compare("olt", above, b.number(low)), b.number(low), above)
+
+
+def _reduced(b: Body, x: str) -> tuple[str, str]:
+    """`(n, r)`: x = n ln 2 + r with |r| <= ln(2)/2; n in a word."""
+    n, word = b.whole(b.op("fmul", x, b.number(1 / math.log(2))))
+    r = b.fma(n, b.number(-_LN2_HIGH), x)
+    return word, b.fma(n, b.number(-_LN2_LOW), r)
+
+
+def _exp() -> str:
+    b = Body("exp", 32)
+    n, r = _reduced(b, _clamped(b, "%x", -104.0, 89.0))
+    p = b.fma(b.op("fmul", r, r), b.polynomial(r, _EXP), r)
+    p = b.op("fadd", p, b.number(1.0))
+    # Two factors: 2**n alone over- or underflows before the product does.
+    half = b.integer("ashr", n, 1)
+    rest = b.integer("sub", n, half)
+    result = b.op("fmul", b.op("fmul", p, b.power_of_two(half)), b.power_of_two(rest))
+    return b.finish(result)
+
+
+def _expm1() -> str:
+    b = Body("expm1", 32)
+    n, r = _reduced(b, _clamped(b, "%x", -20.0, 89.0))
+    p = b.fma(b.op("fmul", r, r), b.polynomial(r, _EXP), r)
+    # Half the scale, since 2**128 is not an f32: exp(x)-1 = 2 (t p + t - 1/2) with t = 2**(n-1).
+    t = b.power_of_two(b.integer("sub", n, 1))
+    y = b.fma(t, p, b.op("fsub", t, b.number(0.5)))
+    y = b.op("fadd", y, y)
+    small = b.do(f"icmp eq i32 {n}, 0")
+    return b.finish(b.call("copysign", b.select(small, p, y), "%x"))
+
+
+def _log() -> str:
+    b = Body("log", 32)
+    small = b.compare("olt", "%x", b.number(2.0**-126))
+    x = b.select(small, b.op("fmul", "%x", b.number(2.0**25)), "%x")
+    # Exponent relative to sqrt(1/2), so that the mantissa lies in [sqrt(1/2), sqrt(2)).
+    origin = 0x3F3504F3
+    e = b.integer("ashr", b.integer("sub", b.bits_of(x), origin), 23)
+    m = b.from_bits(b.integer("sub", b.bits_of(x), b.integer("shl", e, 23)))
+    e = b.do(f"sitofp i32 {e} to float")
+    e = b.select(small, b.op("fsub", e, b.number(25.0)), e)
+    f = b.op("fsub", m, b.number(1.0))
+    z = b.op("fmul", f, f)
+    y = b.op("fmul", b.op("fmul", z, f), b.polynomial(f, _LOG))
+    y = b.fma(e, b.number(_LN2_LOW), y)
+    y = b.fma(z, b.number(-0.5), y)
+    y = b.fma(e, b.number(_LN2_HIGH), b.op("fadd", f, y))
+    y = b.select(b.compare("oeq", "%x", b.number(math.inf)), "%x", y)
+    y = b.select(b.compare("oeq", "%x", b.number(0.0)), b.number(-math.inf), y)
+    return b.finish(b.select(b.compare("ult", "%x", b.number(0.0)), b.number(math.nan), y))
+
+
+def _log1p() -> str:
+    b = Body("log1p", 32)
+    u = b.op("fadd", "%x", b.number(1.0))
+    # What rounding 1 + x lost; of the two subtrahends the larger goes first.
+    lost_small = b.op("fsub", "%x", b.op("fsub", u, b.number(1.0)))
+    lost_large = b.op("fsub", b.number(1.0), b.op("fsub", u, "%x"))
+    lost = b.select(b.compare("ogt", "%x", b.number(1.0)), lost_large, lost_small)
+    correction = b.op("fdiv", lost, u)
+    finite = b.compare("olt", b.call("fabs", correction), b.number(1.0))
+    y = b.op("fadd", b.call("tfn.log", u), b.select(finite, correction, b.number(0.0)))
+    # x itself where 1 + x is 1: keeps subnormals and -0.
+    return b.finish(b.select(b.compare("oeq", u, b.number(1.0)), "%x", y))
+
+
+def _tanh() -> str:
+    b = Body("tanh", 32)
+    a = b.call("fabs", "%x")
+    t = b.call("tfn.expm1", b.op("fadd", a, a))
+    y = b.op("fdiv", t, b.op("fadd", t, b.number(2.0)))
+    y = b.select(b.compare("ogt", a, b.number(10.0)), b.number(1.0), y)
+    return b.finish(b.call("copysign", y, "%x"))
+
+
+def _logistic() -> str:
+    b = Body("logistic", 32)
+    e = b.call("tfn.exp", b.do(f"fneg float {b.call('fabs', '%x')}"))
+    positive = b.compare("oge", "%x", b.number(0.0))
+    top = b.select(positive, b.number(1.0), e)
+    return b.finish(b.op("fdiv", top, b.op("fadd", e, b.number(1.0))))
+
+
+def _erf() -> str:
+    b = Body("erf", 32)
+    a = b.call("fabs", "%x")
+    z = b.op("fmul", a, a)
+    near = b.fma(a, b.polynomial(z, _ERF_NEAR), a)
+    capped = b.select(b.compare("ogt", a, b.number(4.0)), b.number(4.0), a)
+    far = b.op("fsub", b.number(1.0), b.call("tfn.exp", b.polynomial(capped, _ERF_FAR)))
+    y = b.select(b.compare("ult", a, b.number(0.925)), near, far)
+    return b.finish(b.call("copysign", y, "%x"))
+
+
+def _circular(name: str) -> Callable[[], str]:
+    def source() -> str:
+        b = Body(name, 32)
+        return b.finish_narrow(circle(b, name, b.do("fpext float %x to double"), wide=False))
+
+    return source
+
+
+def _through_double(name: str, arguments: int) -> Callable[[], str]:
+    def source() -> str:
+        b = Body(name, 32, arguments)
+        wide = [b.do(f"fpext float {a} to double") for a in ("%x", "%y")[:arguments]]
+        given = ", ".join(f"double {w}" for w in wide)
+        inner = "tfn.power.f64" if name == "pow" else f"tfn.{name}.f64"
+        return b.finish_narrow(b.do(f"call double @{inner}({given})"))
+
+    return source
+
+
+SINGLE: dict[str, Callable[[], str]] = {
+    "tfn.exp.f32": _exp, "tfn.expm1.f32": _expm1, "tfn.log.f32": _log, "tfn.log1p.f32": _log1p,
+    "tfn.tanh.f32": _tanh, "tfn.logistic.f32": _logistic, "tfn.erf.f32": _erf,
+    **{f"tfn.{name}.f32": _circular(name) for name in ("sin", "cos", "tan")},
+    **{f"tfn.{name}.f32": _through_double(name, count)
+       for name, count in (("cbrt", 1), ("atan2", 2), ("pow", 2), ("fmod", 2))},
+}
+"""Symbol -> source of the f32 functions."""

@@ -1,0 +1,135 @@
+"""Elementary functions in compiled code: errors in ULP against wider NumPy types, special values."""
+
+import numpy as np
+import pytest
+
+import tfn.compiler  # noqa: F401  (declares the ops)
+from tfn.compiler.compile import compile_function
+from tfn.compiler.ir.core import TensorType
+from tfn.compiler.ir.dtypes import as_dtype
+from tfn.compiler.trace.core import bind, trace
+
+RNG = np.random.default_rng(7)
+
+
+def run(name, *arrays):
+    types = [TensorType(a.shape, as_dtype(a.dtype)) for a in arrays]
+    function, _ = trace(lambda *xs: [bind(name, *xs)], types)
+    return compile_function(function)(*arrays)[0]
+
+
+def errors(found, true):
+    """Distance from the wide `true` values in units of the last place of `found`."""
+    with np.errstate(all="ignore"):
+        nearest = true.astype(found.dtype)
+        unit = np.spacing(np.abs(nearest)).astype(true.dtype)
+        distance = np.abs(found.astype(true.dtype) - true) / unit
+        return np.where(np.isfinite(nearest) & np.isfinite(found), distance, found != nearest)
+
+
+def logistic(x):
+    return 1 / (1 + np.exp(-x))
+
+
+UNARY = {
+    "stablehlo.exponential": np.exp, "stablehlo.exponential_minus_one": np.expm1,
+    "stablehlo.log": np.log, "stablehlo.log_plus_one": np.log1p, "stablehlo.tanh": np.tanh,
+    "stablehlo.logistic": logistic, "stablehlo.sine": np.sin, "stablehlo.cosine": np.cos,
+    "stablehlo.tan": np.tan, "stablehlo.cbrt": np.cbrt,
+}
+DOMAIN = {"stablehlo.log": 0.0, "stablehlo.log_plus_one": -1.0}
+WIDE = {np.float32: np.float64, np.float64: np.longdouble}
+BOUND = {np.float32: 2.1, np.float64: 4.0}
+
+
+def samples(dtype):
+    """Small, ordinary and extreme arguments, and random bit patterns (subnormals, huge)."""
+    info = np.finfo(dtype)
+    bits = RNG.integers(0, 1 << 62, 2000).astype(np.uint64) * np.uint64(3)
+    patterns = (bits >> np.uint64(64 - info.bits)).astype(f"u{info.bits // 8}").view(dtype)
+    x = np.concatenate([RNG.uniform(-1, 1, 2000), RNG.uniform(-30, 30, 4000),
+                        RNG.uniform(-110, 90, 1000), RNG.uniform(-1e7, 1e7, 500)]).astype(dtype)
+    return np.concatenate([x, patterns[np.isfinite(patterns)], -x[:100] * info.tiny])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", UNARY)
+def test_error_of_unary_functions(name, dtype):
+    x = samples(dtype)
+    x = x[x > DOMAIN.get(name, -np.inf)]
+    with np.errstate(all="ignore"):
+        true = UNARY[name](x.astype(WIDE[dtype]))
+    assert errors(run(name, x), true).max() <= BOUND[dtype]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_error_of_erf(dtype):
+    from math import erf
+
+    x = RNG.uniform(-7, 7, 5000).astype(dtype)
+    true = np.array([erf(v) for v in x.astype(np.float64)])
+    assert errors(run("chlo.erf", x), true.astype(WIDE[dtype])).max() <= BOUND[dtype]
+
+
+BINARY = {"stablehlo.power": np.power, "stablehlo.atan2": np.arctan2,
+          "stablehlo.remainder": np.fmod}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", BINARY)
+def test_error_of_binary_functions(name, dtype):
+    x = np.concatenate([RNG.uniform(-10, 10, 3000), np.exp(RNG.uniform(-40, 40, 2000))])
+    y = np.concatenate([RNG.uniform(-10, 10, 3000), RNG.uniform(-2, 2, 2000)])
+    x, y = (np.abs(x) if name == "stablehlo.power" else x).astype(dtype), y.astype(dtype)
+    true = BINARY[name](x.astype(WIDE[dtype]), y.astype(WIDE[dtype]))
+    assert errors(run(name, x, y), true).max() <= 8 if dtype is np.float64 else 1
+
+
+SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 1e-40, -1e-40, 5e-324, 88.8, -103.5, 709.9,
+           -745, 1e30, 2, 3, 0.5, -2, -3, -0.5, 3.4e38, 1.7e308]
+
+
+def same(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    known = ~np.isnan(expected)
+    np.testing.assert_array_equal(np.signbit(found[known]), np.signbit(expected[known]))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", UNARY)
+def test_special_values_of_unary_functions(name, dtype):
+    x = np.array(SPECIAL).astype(dtype)
+    same(run(name, x), UNARY[name](x.astype(WIDE[dtype])).astype(dtype))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", BINARY)
+def test_special_values_of_binary_functions(name, dtype):
+    x, y = (v.ravel() for v in np.meshgrid(*[np.array(SPECIAL).astype(dtype)] * 2))
+    same(run(name, x, y), BINARY[name](x, y))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, "bfloat16"])
+@pytest.mark.parametrize("name", UNARY)
+def test_16_bit_floats_are_computed_in_f32(name, dtype):
+    import ml_dtypes  # noqa: F401  (registers bfloat16)
+
+    x = RNG.uniform(0.1, 4, 200).astype(np.dtype(dtype))
+    found = run(name, x)
+    assert found.dtype == np.dtype(dtype)
+    expected = UNARY[name](x.astype(np.float64)).astype(np.float32).astype(np.dtype(dtype))
+    np.testing.assert_array_max_ulp(found.astype(np.float32), expected.astype(np.float32),
+                                    maxulp=2 ** (16 if dtype == "bfloat16" else 13))
+
+
+@pytest.mark.parametrize("name", ["int32", "int64", "uint8"])
+def test_integer_power(name):
+    x, y = np.array([2, 3, 1, 0, 5, 7], name), np.array([10, 0, 9, 3, 3, 1], name)
+    np.testing.assert_array_equal(run("stablehlo.power", x, y), x**y)
+
+
+def test_integer_power_with_a_negative_exponent():
+    x, y = np.array([2, 1, -1, -1, 0], np.int32), np.array([-1, -5, -3, -2, -1], np.int32)
+    np.testing.assert_array_equal(run("stablehlo.power", x, y), [0, 1, -1, 1, 0])
