@@ -115,16 +115,14 @@ def _two(values: Sequence[Any], missing: Any) -> list:
 
 
 def convolution(to: Lowering, op: Op) -> Tensor:
-    """CONV_2D, or DEPTHWISE_CONV_2D when every channel has its own filters."""
+    """CONV_2D, DEPTHWISE_CONV_2D when every channel has its own filters, or TRANSPOSE_CONV."""
     a = convolution_defaults(op.attributes)
     n = a["dimension_numbers"]
     spatial = n.input_spatial_dimensions
     if len(spatial) not in (1, 2):
         raise to.unsupported(f"it convolves over 1 or 2 dims, not {len(spatial)}")
-    if a["batch_group_count"] != 1 or any(a["window_reversal"]) or any(
-            d != 1 for d in a["lhs_dilation"]):
-        raise to.unsupported("it has no convolution with batch groups, reversed windows or a"
-                            " dilated input")
+    if a["batch_group_count"] != 1 or any(a["window_reversal"]):
+        raise to.unsupported("it has no convolution with batch groups or reversed windows")
     if any(v.dtype is not F32 for v in (*op.operands, op.result)):
         raise to.unsupported("it only convolves float32")
     x = _image(to, to.dense(op.operands[0]),
@@ -139,6 +137,12 @@ def convolution(to: Lowering, op: Op) -> Tensor:
     layout = [n.output_batch_dimension, *n.output_spatial_dimensions, n.output_feature_dimension]
     type = _result_type(op, layout)
     strides, dilations = _two(a["window_strides"], 1), _two(a["rhs_dilation"], 1)
+    pads = _two(a["padding"], (0, 0))
+    if any(d != 1 for d in a["lhs_dilation"]):
+        if groups != 1 or any(d != 1 for d in (*strides, *dilations)):
+            raise to.unsupported("its transposed convolution has no groups, strides or dilations")
+        result = _transposed(to, x, kernel, type, _two(a["lhs_dilation"], 1), pads)
+        return _from_image(to, result, layout)
     x, mode = _padding(to, x, type.shape[1:3], kernel.shape[1:3], strides, dilations,
                        _two(a["padding"], (0, 0)), 0)
     options = {"padding": mode, "stride_h": strides[0], "stride_w": strides[1],
@@ -150,6 +154,35 @@ def convolution(to: Lowering, op: Op) -> Tensor:
     else:
         result = to.emit("CONV_2D", [x, kernel], type, "Conv2DOptions", **options)
     return _from_image(to, result, layout)
+
+
+def _transposed(to: Lowering, x: Tensor, kernel: Tensor, type: TensorType, strides: Sequence[int],
+                pads: Sequence[tuple[int, int]]) -> Tensor:
+    """A convolution over an input dilated by `strides`: TRANSPOSE_CONV of all that the windows
+    reach, cropped or padded to what the convolution's own padding leaves."""
+    if kernel.data is None:
+        raise to.unsupported("the kernel of a transposed convolution must be a weight")
+    weights = to.constant(np.ascontiguousarray(kernel.data[:, ::-1, ::-1]))
+    window = kernel.data.shape[1:3]
+    full = [(e - 1) * s + k for e, s, k in zip(x.shape[1:3], strides, window, strict=True)]
+    whole = type.with_shape((type.shape[0], *full, type.shape[3]))
+    result = to.emit("TRANSPOSE_CONV", [to.shape_vector(whole.shape, exact=True), weights, x], whole,
+                     "TransposeConvOptions", padding=VALID, stride_h=strides[0],
+                     stride_w=strides[1], fused_activation_function=0)
+    missing = [(low - k + 1, high - k + 1) for (low, high), k in zip(pads, window, strict=True)]
+    amounts = [(max(low, 0), max(high, 0)) for low, high in missing]
+    if any(n for pair in amounts for n in pair):
+        grown = [e + low + high for e, (low, high) in zip(full, amounts, strict=True)]
+        shape = (type.shape[0], *grown, type.shape[3])
+        result = to.emit("PAD", [result, to.numbers([(0, 0), *amounts, (0, 0)])],
+                         type.with_shape(shape))
+    if result.shape == type.shape:
+        return result
+    starts = [0, *(max(-low, 0) for low, _ in missing), 0]
+    limits = [0, *(s + e for s, e in zip(starts[1:3], type.shape[1:3], strict=True)), 0]
+    return to.emit("STRIDED_SLICE", [result, to.numbers(starts), to.numbers(limits),
+                                     to.numbers([1] * 4)], type, "StridedSliceOptions",
+                   begin_mask=0b1001, end_mask=0b1001)
 
 
 def reduce_window(to: Lowering, op: Op) -> Tensor:

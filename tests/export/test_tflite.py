@@ -326,6 +326,21 @@ def test_convolutions(bundle_of, name):
     assert_same(bundle)
 
 
+@litert
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("window, strides, padding", [
+    (3, 2, "same"), (3, 2, "valid"), (2, 2, "same"), (1, 2, "valid"), (4, (3, 2), "same"),
+    (3, 1, "same"), (2, 3, "valid"), (2, 3, [(3, 0), (0, 4)]),
+])
+def test_transposed_convolutions(bundle_of, window, strides, padding, data_format):
+    shape = (4, 5, 2) if data_format == "channels_last" else (2, 4, 5)
+    kernel = np.random.default_rng(2).normal(size=(window, window, 3, 2)).astype(np.float32)
+    bundle = bundle_of(lambda w, x: nn.conv_transpose(x, w["k"], strides, padding,
+                                                      data_format=data_format),
+                       {"x": ((BATCH, *shape), F32)}, {"k": kernel})
+    assert_same(bundle)
+
+
 POOLS = {
     "max": (nn.max_pool, 2, {}), "max_same": (nn.max_pool, 3, {"strides": 2, "padding": "same"}),
     "max_overlap": (nn.max_pool, (3, 2), {"strides": 1}),
@@ -398,8 +413,8 @@ def test_dynamic_slice_of_a_fixed_shape(bundle_of):
 UNSUPPORTED = {
     "sort": (lambda x: tnp.sort(x, -1), "stablehlo.sort"),
     "erf": (lambda x: tnp.erf(x), "erf"),
-    "conv_transpose": (lambda x: nn.conv_transpose(
-        x[:, :, :, None], np.ones((2, 2, 3, 1), np.float32), 2), "dilated"),
+    "conv3d": (lambda x: nn.conv(x[:, :, :, None, None], np.ones((2, 2, 1, 1, 3), np.float32)),
+               "over 1 or 2 dims, not 3"),
 }
 
 
