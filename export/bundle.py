@@ -110,7 +110,12 @@ def write_bundle(directory: str | os.PathLike, bundle: Bundle, overwrite: bool =
     if target.exists() and not overwrite:
         raise BundleError(f"{target} exists; versions are never changed: write version"
                           f" {bundle.version + 1}, or pass overwrite=True")
-    files = bundle_files(bundle)
+    try:
+        files = bundle_files(bundle)
+    except ValueError as error:
+        if isinstance(error, TfnError):
+            raise
+        raise BundleError(f"the bundle {bundle.name!r} cannot be written: {error}") from error
     parent.mkdir(parents=True, exist_ok=True)
     # The dot keeps a server that watches the folder from taking it for a version.
     staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=parent))
@@ -163,7 +168,12 @@ def _put_in_place(staging: Path, target: Path) -> None:
         os.rename(staging, target)
         shutil.rmtree(old, ignore_errors=True)
     else:
-        os.rename(staging, target)
+        try:
+            os.rename(staging, target)
+        except OSError as error:
+            if target.exists():
+                raise BundleError(f"{target} was written by somebody else meanwhile") from error
+            raise
 
 
 # -- reading --------------------------------------------------------------------------------------
@@ -356,6 +366,8 @@ class Runner:
         self.bundle = bundle
         self.signature = bundle.signature(signature)
         self._weights = [bundle.weights[name] for name in self.signature.weights]
+        if engine not in ENGINES:
+            raise BundleError(f"there is no engine {engine!r}; there are {', '.join(ENGINES)}")
         self._call = ENGINES[engine](self.signature.function)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -377,7 +389,10 @@ class Runner:
         if spec.name not in inputs:
             raise OpError(f"{self.signature.name} needs the input {spec}")
         value = inputs[spec.name]
-        array = value if isinstance(value, np.ndarray) else np.asarray(value, spec.dtype.numpy)
+        try:
+            array = value if isinstance(value, np.ndarray) else np.asarray(value, spec.dtype.numpy)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise OpError(f"the input {spec} cannot be made of what was given: {error}") from error
         if array.dtype != spec.dtype.numpy:
             raise OpError(f"the input {spec} got {array.dtype}; convert it with"
                           f" .astype({spec.dtype.numpy.name!r})")

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
 
@@ -142,9 +143,27 @@ def test_a_version_is_never_changed_unless_asked(written, tmp_path, cnn, mlp):
 
 def test_a_failed_write_leaves_nothing(tmp_path, cnn):
     bad = replace(cnn, weights={**cnn.weights, "b": np.ones(10, np.complex64)})
-    with pytest.raises((BundleError, ValueError)):
+    with pytest.raises(BundleError, match=r"weight 'b' is complex<f32>"):
         write_bundle(tmp_path, bad)
     assert not (tmp_path / "cnn" / "1").exists()
+
+
+def test_weights_that_safetensors_cannot_hold(tmp_path, mlp):
+    bad = replace(mlp, weights={**mlp.weights, "extra": np.ones(1, np.complex64)})
+    with pytest.raises(BundleError, match="'extra' is complex<f32>, which safetensors cannot hold"):
+        write_bundle(tmp_path, bad)
+
+
+def test_an_interrupted_write_leaves_the_old_version(written, tmp_path, cnn, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    before = {p.name: p.read_bytes() for p in written.iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        write_bundle(tmp_path, cnn, overwrite=True)
+    assert {p.name: p.read_bytes() for p in written.iterdir()} == before
+    assert os.listdir(tmp_path / "cnn") == ["1"]
 
 
 def test_the_highest_version_is_read(tmp_path, mlp):
@@ -326,10 +345,36 @@ def test_runner_takes_lists(mlp):
     ({"x": np.ones((2, 9), np.float32)}, r"x: f32\[batch, 8\] got an array of shape \[2, 9\]"),
     ({"x": np.ones(8, np.float32)}, r"got an array of shape \[8\]"),
     ({"x": np.ones((0, 8), np.float32)}, r"got an array of shape \[0, 8\]"),
+    ({"x": [[1, 2], [3]]}, r"x: f32\[batch, 8\] cannot be made of what was given"),
+    ({"x": "text"}, "cannot be made of what was given"),
 ])
 def test_runner_refuses_what_does_not_fit(mlp, inputs, message):
     with pytest.raises(OpError, match=message):
         Runner(mlp, engine="evaluator").run(inputs)
+
+
+@pytest.mark.parametrize("count", [1, 7, 100])
+def test_compiled_runner_agrees_with_the_evaluator(cnn, count):
+    x = {"image": images(count)}
+    np.testing.assert_allclose(Runner(cnn).run(x)["output_0"],
+                               Runner(cnn, engine="evaluator").run(x)["output_0"],
+                               rtol=1e-5, atol=1e-7)
+
+
+def test_runner_serves_many_threads(cnn):
+    runner = Runner(cnn)
+    batches = [images(n) for n in (1, 2, 5, 8) for _ in range(5)]
+    expected = [runner.run({"image": x})["output_0"].copy() for x in batches]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            for got, want in zip(pool.map(lambda x: runner.run({"image": x})["output_0"], batches),
+                                 expected, strict=True):
+                np.testing.assert_array_equal(got, want)
+
+
+def test_unknown_engine(mlp):
+    with pytest.raises(BundleError, match="no engine 'gpu'; there are compiler, evaluator"):
+        Runner(mlp, engine="gpu")
 
 
 def test_runner_binds_a_dim_once_for_all_inputs(bundle_of):
