@@ -39,6 +39,9 @@ CODES = {
 # Only where the runtime has no version 1, or an option needs a later one.
 VERSIONS = {"BROADCAST_TO": 2, "FULLY_CONNECTED": 5, "DEPTHWISE_CONV_2D": 2}
 
+ARITHMETIC = {"ADD": "AddOptions", "SUB": "SubOptions", "MUL": "MulOptions", "DIV": "DivOptions"}
+"""Operator -> its options table, which can hold an activation."""
+
 NONE, RELU, RELU6 = 0, 1, 3
 _ACTIVATIONS = {"RELU": RELU, "RELU6": RELU6}
 _BIASED = frozenset({"FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D"})

@@ -82,6 +82,11 @@ class Lowering:
         """The elements of a constant, broadcast only as far as it was stored; None otherwise."""
         return self.views[value].core.data
 
+    def is_filled(self, value: Value, number: float) -> bool:
+        """Whether the value is a constant with `number` everywhere."""
+        data = self.data(value)
+        return data is not None and bool(np.all(data == number))
+
     def input(self, name: str, type: TensorType) -> Tensor:
         tensor = Tensor(type, name=name)
         self.check_type(tensor.type)
