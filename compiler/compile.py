@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -29,15 +30,17 @@ class Communicator(Protocol):
         with the C signature `int (send, recv, int count, datatype, operation, communicator)`."""
 
 
-class _Owned(np.ndarray):
-    """Raw memory made by an executable: the only memory donation may overwrite."""
+# Raw memory made by executables, the only memory donation may overwrite. A plain ndarray on purpose:
+# NumPy then makes it the `base` of every view of a result, so its reference count tells of views.
+_OWNED: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
 
 
 def allocate(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
     """An uninitialised array of owned, 64-byte aligned memory."""
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    raw = np.ndarray.__new__(_Owned, (size + ALIGNMENT,), np.uint8)
-    offset = -raw.ctypes.data % ALIGNMENT
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    _OWNED[id(raw)] = raw
+    offset = -_pointer(raw) % ALIGNMENT
     return np.ndarray(shape, dtype, buffer=raw, offset=offset)
 
 
@@ -257,7 +260,7 @@ def _may_overwrite(arrays: list[np.ndarray], i: int) -> bool:
     """Donated memory is overwritten only if an executable made it, nothing else views it (a NumPy
     view a callback kept must not change), and no other argument is the same memory."""
     array = arrays[i]
-    if not isinstance(array.base, _Owned) or not array.flags.writeable:
+    if array.base is None or _OWNED.get(id(array.base)) is not array.base:
         return False
     if sys.getrefcount(array.base) > _UNSHARED:
         return False

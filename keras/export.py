@@ -47,31 +47,39 @@ def trace_inference(model: Any, name: str = "serving_default") -> InferenceProgr
     if not model.built or not getattr(model, "inputs", None):
         raise TfnError(f"the model {model.name!r} has no known inputs: call it on a batch once, or"
                        " give its first layer a shape, before exporting it")
-    inputs = tree.flatten(model.inputs)
+    structure = _input_structure(model)
+    inputs = tree.flatten(structure)
     input_specs = tuple((_identifier(x.name), as_dtype(x.dtype), _symbolic(model, x.shape))
                         for x in inputs)
     trainable, fixed = model.trainable_variables, model.non_trainable_variables
     variables = [*trainable, *fixed]
     weights = dict(zip(_unique([v.path for v in variables]),
                        [np.asarray(v.value) for v in variables], strict=True))
-    structure: list[Any] = []
+    results: list[Any] = []
 
     def forward(*arguments):
         values = arguments[: len(variables)]
-        given = tree.pack_sequence_as(model.inputs, list(arguments[len(variables):]))
+        given = tree.pack_sequence_as(structure, list(arguments[len(variables):]))
         kwargs = {"training": False} if model._call_has_training_arg else {}
         outputs, _ = model.stateless_call(
             list(values[: len(trainable)]), list(values[len(trainable):]), given, **kwargs)
-        structure.append(outputs)
+        results.append(outputs)
         return tree.flatten(outputs)
 
     types = [TensorType(w.shape, as_dtype(w.dtype)) for w in weights.values()]
     types += [TensorType(shape, dtype) for _, dtype, shape in input_specs]
     function, _ = trace(forward, types, name)
-    names = _output_names(structure[0])
+    names = _output_names(results[0])
     outputs = tuple((n, t.dtype, t.shape)
                     for n, t in zip(names, function.result_types, strict=True))
     return InferenceProgram(function, weights, input_specs, outputs)
+
+
+def _input_structure(model: Any) -> Any:
+    """The inputs in the nesting the model is called with."""
+    functional = getattr(model, "_functional", None) or model
+    found = getattr(functional, "_inputs_struct", model.inputs)
+    return found[0] if isinstance(found, (list, tuple)) and len(found) == 1 else found
 
 
 def _symbolic(model: Any, shape) -> tuple[Extent, ...]:

@@ -13,6 +13,7 @@ import importlib.abc
 import importlib.machinery
 import os
 import sys
+from collections.abc import Callable
 from types import ModuleType
 
 NAME = "tfn"
@@ -26,7 +27,6 @@ GRAFTS = {
 }
 """Keras module with a backend chain -> our object for the class the chain binds."""
 
-_DYNAMIC = "keras.src.utils.backend_utils"
 
 
 def _asks_backend(node: ast.AST) -> bool:
@@ -81,37 +81,61 @@ class _GraftingLoader(importlib.machinery.SourceFileLoader):
         return compile(graft(fullname, source), self.path, "exec", dont_inherit=True)
 
 
-class _DynamicBackendLoader(importlib.machinery.SourceFileLoader):
+def _wrap_dynamic_backend(module: ModuleType) -> None:
     """Preprocessing layers reach the backend by name when they are called; let them find ours."""
+    dynamic = module.DynamicBackend
+    find, choose = dynamic.__getattr__, dynamic.set_backend
 
+    def __getattr__(self, name):
+        if self._backend == NAME:
+            return getattr(importlib.import_module("keras.src.backend"), name)
+        return find(self, name)
+
+    def set_backend(self, backend):
+        if backend != NAME:
+            choose(self, backend)
+        self._backend = backend
+
+    dynamic.__getattr__, dynamic.set_backend = __getattr__, set_backend
+
+
+def _wrap_standardize_shape(module: ModuleType) -> None:
+    """A symbolic dim is an unknown one to Keras, as it is for the jax backend."""
+    standardize = module.standardize_shape
+
+    def standardize_shape(shape):
+        if isinstance(shape, tuple) and is_active():
+            from ..compiler.ir.dims import Dim
+
+            shape = tuple(None if isinstance(d, Dim) else d for d in shape)
+        return standardize(shape)
+
+    module.standardize_shape = standardize_shape
+
+
+WRAPS: dict[str, Callable[[ModuleType], None]] = {
+    "keras.src.utils.backend_utils": _wrap_dynamic_backend,
+    "keras.src.backend.common.variables": _wrap_standardize_shape,
+}
+"""Keras module -> what is changed in it after it has run."""
+
+
+class _WrappingLoader(importlib.machinery.SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
-        dynamic = module.DynamicBackend
-        find, choose = dynamic.__getattr__, dynamic.set_backend
-
-        def __getattr__(self, name):
-            if self._backend == NAME:
-                return getattr(importlib.import_module("keras.src.backend"), name)
-            return find(self, name)
-
-        def set_backend(self, backend):
-            if backend != NAME:
-                choose(self, backend)
-            self._backend = backend
-
-        dynamic.__getattr__, dynamic.set_backend = __getattr__, set_backend
+        WRAPS[module.__name__](module)
 
 
 class KerasFinder(importlib.abc.MetaPathFinder):
     """Loads the modules in `GRAFTS` through the graft; every other import passes by."""
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname not in GRAFTS and fullname != _DYNAMIC:
+        if fullname not in GRAFTS and fullname not in WRAPS:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path)
         if spec is None or not spec.origin or not spec.origin.endswith(".py"):
             return None
-        loader = _DynamicBackendLoader if fullname == _DYNAMIC else _GraftingLoader
+        loader = _WrappingLoader if fullname in WRAPS else _GraftingLoader
         spec.loader = loader(fullname, spec.origin)
         return spec
 

@@ -337,6 +337,7 @@ class Trainer(base_trainer.Trainer):
         return self._on_batch(self.make_test_function(), data, return_dict)
 
     def _on_batch(self, function, data, return_dict):
+        self.reset_metrics()
         logs = pythonify_logs(function([data]))
         return logs if return_dict else self._flatten_metrics_in_order(logs)
 

@@ -1,0 +1,82 @@
+"""The plug: Keras loads on tfn, and what it does not know fails loudly."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import keras
+import pytest
+
+from tfn.compiler.trace.core import Array
+from tfn.keras import plug
+from tfn.keras.backend.missing import MissingOp
+
+
+def run(code, python=sys.executable, **environment):
+    env = {**os.environ, **environment}
+    return subprocess.run([python, "-P", "-c", code], capture_output=True, text=True, env=env,
+                          timeout=120)
+
+
+@pytest.fixture
+def beside_jax(jax_python, repository, tmp_path):
+    """Run code where Keras can choose jax, with tfn importable from its sources."""
+    (tmp_path / "tfn").symlink_to(repository)
+    return lambda code: run(code, jax_python, KERAS_BACKEND="jax", PYTHONPATH=str(tmp_path))
+
+
+def test_keras_is_upstreams_on_our_backend():
+    assert keras.backend.backend() == "tfn"
+    assert keras.__version__.startswith("3.15")
+    assert isinstance(keras.ops.ones((2,)), Array)
+
+
+@pytest.mark.parametrize("module", plug.GRAFTS)
+def test_every_graft_applies_to_the_installed_keras(module):
+    source = importlib.util.find_spec(module).loader.get_source(module)
+    assert "tfn" in {node.value for node in plug.ast.walk(plug.graft(module, source))
+                     if isinstance(node, plug.ast.Constant)}
+
+
+@pytest.mark.parametrize("source", ["x = 1", "if backend() == 'a':\n    pass\nelse:\n    pass"])
+def test_an_unknown_layout_of_keras_is_refused(source):
+    with pytest.raises(ImportError, match=r"does not support this version of Keras.*install"):
+        plug.graft("keras.src.backend", source)
+
+
+@pytest.mark.outside("jax")
+def test_keras_first_is_refused(beside_jax):
+    done = beside_jax("import keras; import tfn; tfn.keras.layers")
+    assert done.returncode == 1
+    assert "put `import tfn` first" in done.stderr
+
+
+@pytest.mark.outside("jax")
+@pytest.mark.parametrize("imports", ["keras, tfn", "tfn, keras"])
+def test_other_backends_are_left_alone(beside_jax, imports):
+    done = beside_jax(f"import {imports}; print(keras.backend.backend(), keras.ops.ones(2).sum())")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["jax", "2.0"]
+
+
+def test_no_other_framework_is_loaded():
+    done = run("import tfn, keras, sys; print(sorted({'jax', 'torch', 'tensorflow', 'scipy'}"
+               " & set(sys.modules)))", KERAS_BACKEND="tfn")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_dynamic_backend_reaches_ours():
+    from keras.src.utils.backend_utils import DynamicBackend
+
+    dynamic = DynamicBackend()
+    assert isinstance(dynamic.numpy.ones((1,)), Array)
+    dynamic.set_backend("tfn")
+    assert dynamic.name == "tfn"
+
+
+def test_a_missing_op_is_both_kinds_of_error():
+    with pytest.raises(MissingOp, match=r"test_plug.py:\d+: the Keras op `fft`") as caught:
+        keras.ops.fft((keras.ops.ones((4,)), keras.ops.ones((4,))))
+    assert isinstance(caught.value, NotImplementedError)
+    assert isinstance(caught.value, AttributeError)
