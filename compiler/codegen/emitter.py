@@ -115,9 +115,27 @@ class Emitter(Text):
     def rounded(self, register: str, dtype: DType) -> str:
         """Round an f32 register to the 16-bit float it stands for."""
         if dtype.is_float and dtype.bits == 16:
-            narrow = self.inst(f"fptrunc float {register} to {dtype.llvm}")
-            return self.inst(f"fpext {dtype.llvm} {narrow} to float")
+            return self.widened(self.narrowed(register, dtype), dtype)
         return register
+
+    def narrowed(self, register: str, dtype: DType) -> str:
+        """The f32 `register` rounded to the 16-bit float type `dtype`."""
+        if dtype.llvm != "bfloat":
+            return self.inst(f"fptrunc float {register} to {dtype.llvm}")
+        # On bits: without AVX512-BF16, LLVM would call a compiler library nobody links.
+        bits = self.inst(f"bitcast float {register} to i32")
+        top = self.inst(f"lshr i32 {bits}, 16")
+        odd = self.inst(f"and i32 {top}, 1")
+        half = self.inst(f"add i32 {odd}, 32767")
+        even = self.inst(f"lshr i32 {self.inst(f'add i32 {bits}, {half}')}, 16")
+        nan = self.inst(f"fcmp uno float {register}, {register}")
+        quiet = self.inst(f"or i32 {top}, 64")
+        chosen = self.inst(f"select i1 {nan}, i32 {quiet}, i32 {even}")
+        return self.inst(f"bitcast i16 {self.inst(f'trunc i32 {chosen} to i16')} to bfloat")
+
+    def widened(self, register: str, dtype: DType) -> str:
+        """A 16-bit float as an f32."""
+        return self.inst(f"fpext {dtype.llvm} {register} to float")
 
     def pointer(self, value: Value, index: Sequence[Index]) -> str:
         position = self.linear(value, index)
@@ -136,7 +154,7 @@ class Emitter(Text):
         if dtype.kind == "bool":
             return self.inst(f"icmp ne i8 {raw}, 0")
         if dtype.is_float and dtype.bits == 16:
-            return self.inst(f"fpext {dtype.llvm} {raw} to float")
+            return self.widened(raw, dtype)
         return raw
 
     def store_to(self, pointer: str, dtype: DType, register: str) -> None:
@@ -144,7 +162,7 @@ class Emitter(Text):
         if dtype.kind == "bool":
             register = self.inst(f"zext i1 {register} to i8")
         elif dtype.is_float and dtype.bits == 16:
-            register = self.inst(f"fptrunc float {register} to {dtype.llvm}")
+            register = self.narrowed(register, dtype)
         self.do(f"store {dtype.storage} {register}, ptr {pointer}, align {dtype.itemsize}")
 
     def _refuse_complex(self, dtype: DType) -> None:
@@ -302,11 +320,11 @@ class Emitter(Text):
 
     def bitcast(self, x: str, source: DType, target: DType) -> str:
         if source.is_float and source.bits == 16:
-            x = self.inst(f"fptrunc float {x} to {source.llvm}")
+            x = self.narrowed(x, source)
         if source.llvm != target.llvm:
             x = self.inst(f"bitcast {source.llvm} {x} to {target.llvm}")
         if target.is_float and target.bits == 16:
-            x = self.inst(f"fpext {target.llvm} {x} to float")
+            x = self.widened(x, target)
         return x
 
     def to_index(self, register: str, dtype: DType) -> Index:
