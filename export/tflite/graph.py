@@ -1,7 +1,7 @@
 """A TFLite graph under construction: tensors, nodes, and the two rewrites that make it small.
 
-Biases and activations move into the nodes that compute what they are applied to, and nodes nothing
-needs are dropped. `records` turns a finished graph into the tables of `flatbuffer`.
+Biases, scales and activations move into the nodes that compute what they are applied to, and nodes
+nothing needs are dropped. `model_record` turns finished graphs into the tables of `flatbuffer`.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Graph:
     # -- rewrites
 
     def finish(self) -> Graph:
-        """Fuse biases and activations, then drop dead nodes."""
+        """Fuse biases, scales and activations; drop dead nodes."""
         self._drop_dead()
         self._fuse()
         self._drop_dead()
@@ -145,25 +145,30 @@ class Graph:
             if node.code in _ACTIVATIONS and maker.code in _ACTIVATED:
                 maker.options["fused_activation_function"] = _ACTIVATIONS[node.code]
                 return maker
-            if node.code == "ADD" and maker.code in _BIASED and len(maker.inputs) == 2:
-                bias = self._bias(node.inputs[1 - i], tensor)
-                if bias is not None:
-                    maker.inputs.append(bias)
-                    # A later activation of the sum can follow.
+            if node.code in ("ADD", "MUL") and maker.code in _BIASED:
+                vector = _along_last(node.inputs[1 - i], tensor)
+                if vector is not None and self._affine(maker, node.code, vector):
                     return maker
         return None
 
-    def _bias(self, addend: Tensor, tensor: Tensor) -> Tensor | None:
-        """`addend` as a vector along the last dim of `tensor`, when it is such a constant."""
-        width = tensor.shape[-1]
-        data = addend.data
-        if data is None or not isinstance(width, int) or len(data.shape) > len(tensor.shape):
-            return None
-        if data.size == 1:
-            return self.constant(np.full(width, data.reshape(-1)[0], data.dtype))
-        if data.shape[-1] == width == data.size:
-            return self.constant(data.reshape(width), addend.name)
-        return None
+    def _affine(self, maker: Node, code: str, vector: np.ndarray) -> bool:
+        """Move a bias or a scale per output channel into the constants of `maker`."""
+        weights = maker.inputs[1].data
+        bias = maker.inputs[2].data if len(maker.inputs) == 3 else np.zeros_like(vector)
+        if weights is None or bias is None:
+            return False
+        if code == "ADD":
+            changed = bias + vector
+        else:
+            # A normalisation after the contraction; in float64, so that it costs no accuracy.
+            wide = vector.astype(np.float64)
+            last = maker.code == "DEPTHWISE_CONV_2D"
+            shape = (-1,) if last else (-1, *(1,) * (weights.ndim - 1))
+            scaled = (weights * wide.reshape(shape)).astype(np.float32)
+            maker.inputs[1] = self.constant(scaled, maker.inputs[1].name)
+            changed = (bias * wide).astype(np.float32)
+        maker.inputs[2:] = [self.constant(changed)]
+        return True
 
     # -- tables
 
@@ -175,6 +180,16 @@ class Graph:
             found[node.output] = None
         found.update(dict.fromkeys(t for _, t in self.outputs))
         return list(found)
+
+
+def _along_last(addend: Tensor, tensor: Tensor) -> np.ndarray | None:
+    """`addend` as a vector along the last dim of `tensor`, when it is such a constant."""
+    width, data = tensor.shape[-1], addend.data
+    if data is None or not isinstance(width, int) or data.ndim > len(tensor.shape):
+        return None
+    if data.size == 1:
+        return np.full(width, data.reshape(-1)[0], data.dtype)
+    return data.reshape(width) if data.shape[-1] == width == data.size else None
 
 
 def model_record(graphs: Sequence[Graph], description: str) -> Record:

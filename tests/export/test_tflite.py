@@ -88,6 +88,26 @@ def test_bias_and_activation_are_fused(mlp, cnn):
                           "RESHAPE", "FULLY_CONNECTED", "SOFTMAX"]
 
 
+@litert
+@pytest.mark.parametrize("kernel", [(3, 3, 4, 8), (3, 3, 1, 8), (1, 1, 2, 6)])
+def test_a_normalisation_after_a_convolution_is_part_of_it(bundle_of, kernel):
+    rng = np.random.default_rng(4)
+    width = kernel[-1]
+    weights = {"k": rng.normal(size=kernel), "b": rng.normal(size=width),
+               "mean": rng.normal(size=width), "variance": rng.uniform(0.1, 2, width),
+               "gamma": rng.normal(size=width), "beta": rng.normal(size=width)}
+    weights = {k: v.astype(np.float32) for k, v in weights.items()}
+
+    def apply(w, x):
+        y = nn.conv(x, w["k"], padding="same") + w["b"]
+        return nn.relu(nn.batch_normalization(y, w["mean"], w["variance"], -1, w["beta"],
+                                              w["gamma"]))
+
+    bundle = bundle_of(apply, {"x": ((BATCH, 6, 6, 4), F32)}, weights)
+    assert len(codes(bundle)) == 1
+    assert_same(bundle)
+
+
 def test_same_bundle_gives_same_bytes(cnn):
     assert tflite_bytes(cnn) == tflite_bytes(cnn)
 
