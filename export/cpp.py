@@ -312,13 +312,14 @@ def check_cpp(bundle: Bundle, files: Sequence[Path], samples: Samples | None = N
     folder = files[0].parent
     worst = (0.0, 0.0)
     sizes: dict[int, None] = {}
+    runners = {name: Runner(bundle, name, engine) for name in bundle.signatures}
     with tempfile.TemporaryDirectory(prefix="tfn-cpp-") as scratch:
         program = build_example(bundle, folder, Path(scratch))
         for count in BATCHES:
             for name, inputs in take_samples(bundle, samples, count).items():
                 signature = bundle.signatures[name]
                 actual = run_example(program, signature, inputs, Path(scratch))
-                found = errors(actual, Runner(bundle, name, engine).run(inputs))
+                found = errors(actual, runners[name].run(inputs))
                 worst = max(worst[0], found[0]), max(worst[1], found[1])
                 sizes[max((len(v) for v in inputs.values() if v.ndim), default=1)] = None
     version = subprocess.run(["g++", "-dumpfullversion"], capture_output=True, text=True,

@@ -20,12 +20,13 @@ def check_tflite(bundle: Bundle, files: Sequence[Path], samples: Samples | None 
 
     (file,) = files
     interpreter = Interpreter(model_path=str(file))
+    runners = {name: Runner(bundle, name, engine) for name in bundle.signatures}
     absolute = relative = 0.0
     sizes: dict[int, None] = {}
     for count in BATCHES:
         for name, inputs in take_samples(bundle, samples, count).items():
             actual = interpreter.get_signature_runner(name)(**inputs)
-            expected = Runner(bundle, name, engine).run(inputs)
+            expected = runners[name].run(inputs)
             found = errors(actual, expected)
             absolute, relative = max(absolute, found[0]), max(relative, found[1])
             sizes[max((len(v) for v in inputs.values() if v.ndim), default=1)] = None
