@@ -17,6 +17,7 @@ from .errors import OpError, UnsupportedError, user_location
 from .ir.core import Function, Op
 from .ir.dims import Dim, Extent
 from .passes import PIPELINE
+from .passes.regions import everywhere
 from .runtime import walk
 from .runtime.cache import KERNELS
 from .runtime.plan import ALIGNMENT, Plan, make_plan
@@ -51,7 +52,7 @@ def run_passes(
     """`function` after the pipeline, or after the pass named `until`."""
     folder = os.environ.get("TFN_DUMP")
     for number, (name, apply) in enumerate(PIPELINE):
-        function = apply(function, target)
+        function = everywhere(apply, function, target)
         if observe is not None:
             observe(name, function)
         if folder:
@@ -96,6 +97,8 @@ class Executable:
         self._dump_kernels()
 
     def _address(self, step) -> int:
+        if step.jump is not None:
+            return 0
         if step.kernel is not None:
             return KERNELS.address(step.kernel)
         return walk.copy_address() if step.collective is None else walk.collective_address()
@@ -205,21 +208,30 @@ class _Bound:
         numbers = {"arena": 0, "constant": 1, "argument": self._first_argument,
                    "result": self._first_result}
         table: list[int] = []
+        starts, jumps = [], []
         widest = 2
         for step, address, scalars in zip(plan.steps, executable._addresses,
                                           executable._scalars, strict=True):
+            starts.append(len(table))
+            pairs = [word for place in step.places
+                     for word in (numbers[place.base] + place.number,
+                                  _value(place.offset, sizes))]
+            if step.jump is not None:
+                jumps.append((len(table) + 1, step.jump.target))
+                table += [address, 0, step.jump.width, step.jump.unless, *(pairs or [0, 0])]
+                continue
             extents = [_value(e, sizes) for e in step.extents]
             if step.collective is not None:
                 extents += self._collective(step.collective)
             table += [address, len(step.places), len(extents),
-                      0 if scalars is None else scalars.ctypes.data]
-            for place in step.places:
-                table += [numbers[place.base] + place.number, _value(place.offset, sizes)]
-            table += extents
+                      0 if scalars is None else scalars.ctypes.data, *pairs, *extents]
             widest = max(widest, len(step.places))
+        starts.append(len(table))
+        for word, target in jumps:
+            table[word] = starts[target]
+        self.words = len(table)
         self.table = np.array(table or [0], np.int64)
         self.scratch = np.zeros(widest, np.int64)
-        self.steps = len(plan.steps)
         self._call = walk.walker()
         self._pointers = (self.table.ctypes.data, self.bases.ctypes.data,
                           self.scratch.ctypes.data)
@@ -244,7 +256,7 @@ class _Bound:
         bases[self._first_argument:self._first_result] = [_pointer(a) for a in arrays]
         bases[self._first_result:] = [_pointer(r) for r in results]
         table, base_table, scratch = self._pointers
-        self._call(table, self.steps, base_table, scratch)
+        self._call(table, self.words, base_table, scratch)
         return results
 
 

@@ -20,7 +20,7 @@ from ..ir.core import Function, TensorType
 from ..ir.dims import Extent
 from ..ir.rewrite import Rewriter
 from ..ops.declare import definition
-from ..runtime.plan import Place, Plan, make_plan
+from ..runtime.plan import Jump, Place, Plan, make_plan
 from .native import compile_linked
 from .target import Target
 
@@ -132,8 +132,14 @@ class _Entry:
         for i in range(len(self.dims)):
             self.lines += [f"  %dimp{i} = getelementptr i64, ptr %dims, i64 {i}",
                            f"  %dim{i} = load i64, ptr %dimp{i}"]
+        targets = {s.jump.target for s in self.plan.steps if s.jump is not None}
         for number, step in enumerate(self.plan.steps):
+            if number in targets:
+                self.lines += [f"  br label %step{number}", f"step{number}:"]
             self._step(number, step)
+        if len(self.plan.steps) in targets:
+            end = f"step{len(self.plan.steps)}"
+            self.lines += [f"  br label %{end}", f"{end}:"]
         for i, constant in enumerate(self.plan.constants):
             data = "".join(f"\\{b:02x}" for b in constant.tobytes())
             self.globals.append(f"@{self.symbol}.constant{i} = internal constant"
@@ -148,6 +154,9 @@ class _Entry:
             raise UnsupportedError(f"{step.collective.name} cannot be exported: export the program"
                                    " before it is partitioned", step.collective.location)
         pointers = [self.pointer(p) for p in step.places]
+        if step.jump is not None:
+            self._jump(number, step.jump, pointers)
+            return
         if step.kernel is None:
             self.declared.add("declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)")
             self.lines.append(f"  call void @llvm.memmove.p0.p0.i64(ptr {pointers[1]}, ptr"
@@ -173,3 +182,13 @@ class _Entry:
         self.declared.add(f"declare void @{step.kernel.name}(ptr, ptr, ptr)")
         self.lines.append(f"  call void @{step.kernel.name}(ptr %buffers, ptr %extents,"
                           f" ptr {scalars})")
+
+    def _jump(self, number: int, jump: Jump, pointers: list[str]) -> None:
+        onward = f"on{number}"
+        if jump.width:
+            value = self.inst(f"load i{8 * jump.width}, ptr {pointers[0]}")
+            goes_on = self.inst(f"icmp eq i{8 * jump.width} {value}, {jump.unless}")
+            self.lines.append(f"  br i1 {goes_on}, label %{onward}, label %step{jump.target}")
+        else:
+            self.lines.append(f"  br label %step{jump.target}")
+        self.lines.append(f"{onward}:")

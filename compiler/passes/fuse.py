@@ -8,9 +8,11 @@ twice. What the plan does for free (reshapes, leading slices, large constants) s
 from __future__ import annotations
 
 from ..codegen.emitter import is_splat
-from ..ir.core import Block, Function, Op, Value, uses
+from ..ir.core import Block, Function, Op, Value
 from ..ir.rewrite import Rewriter
 from ..ops.declare import definition
+from ..trace.core import free_values
+from .regions import CONTROL
 
 # LLVM's time grows faster than the block; the largest useful bodies (Threefry) have about 130.
 MAX_OPS = 400
@@ -42,7 +44,7 @@ def is_planned(op: Op) -> bool:
     """Ops that never enter a kernel."""
     if op.name == "stablehlo.constant":
         return not is_splat(op.attributes["value"])
-    return is_alias(op) or op.definition.has_effect
+    return is_alias(op) or op.definition.has_effect or op.name in CONTROL
 
 
 def is_free(op: Op | None) -> bool:
@@ -71,8 +73,12 @@ class _Group:
 
 
 def fuse(function: Function, target=None) -> Function:
-    """`function` with every op inside a `tfn.kernel`, but for what the plan does for free."""
-    readers = uses(function.body)
+    """`function` with every op inside a `tfn.kernel`, but for what the plan does for free.
+
+    Regions of control flow are left alone: apply it to them with `regions.everywhere`.
+    """
+    function = _sunk(function)
+    readers = _readers(function)
     returned = set(function.returns)
     group: dict[Op, _Group] = {}
     for op in reversed(function.ops):
@@ -85,6 +91,35 @@ def fuse(function: Function, target=None) -> Function:
             home.ops.append(op)
             group[op] = home
     return _build(function, group, readers, returned)
+
+
+def _sunk(function: Function) -> Function:
+    """Free constants of outer functions, copied into a region: they cost nothing there."""
+    outer = [v.op for v in free_values(function.body)
+             if v.op is not None and _is_free_constant(v)]
+    if not outer:
+        return function
+    rewriter = Rewriter(function)
+    for op in outer:
+        rewriter.copy(op)
+    for op in function.ops:
+        rewriter.copy(op)
+    return rewriter.finish()
+
+
+def _is_free_constant(value: Value) -> bool:
+    return value.op is not None and is_free(value.op) and not value.op.operands
+
+
+def _readers(function: Function) -> dict[Value, list[Op]]:
+    """The ops that read a value; control flow reads what its regions take from outside."""
+    table: dict[Value, list[Op]] = {}
+    for op in function.ops:
+        outside = [v for region in op.regions for v in free_values(region)
+                   if not _is_free_constant(v)]
+        for value in (*op.operands, *outside):
+            table.setdefault(value, []).append(op)
+    return table
 
 
 def _must_exist(op: Op, readers, returned) -> bool:
@@ -133,6 +168,7 @@ def _build(function: Function, group, readers, returned) -> Function:
     rewriter = Rewriter(function)
     kernel = definition("tfn.kernel")
     members: dict[int, list[Op]] = {}
+    own = set(function.ops)
     for op in function.ops:
         if op in group:
             members.setdefault(id(group[op]), []).append(op)
@@ -146,7 +182,7 @@ def _build(function: Function, group, readers, returned) -> Function:
                               and not (is_free(reader) and reader not in group)
                               for reader in readers.get(r, ()))
                        or _read_by_free_elsewhere(r, group[op], group, readers)]
-            body, operands = _region(inside, outputs, group)
+            body, operands = _region(inside, outputs, group, own)
             new = rewriter.append(kernel, [rewriter[v] for v in operands],
                                   [v.type for v in outputs], {}, [body], inside[-1].location)
             rewriter.values.update(zip(outputs, new.results, strict=True))
@@ -166,7 +202,8 @@ def _read_by_free_elsewhere(value: Value, home: _Group, group, readers) -> bool:
     return False
 
 
-def _region(inside: list[Op], outputs: list[Value], group) -> tuple[Block, list[Value]]:
+def _region(inside: list[Op], outputs: list[Value], group, own: set[Op]
+            ) -> tuple[Block, list[Value]]:
     """The body of a kernel, with the free ops it reads copied in, and its operands."""
     block = Block()
     values: dict[Value, Value] = {}

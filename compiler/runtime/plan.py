@@ -14,10 +14,9 @@ import numpy as np
 
 from ..codegen.kernel import Kernel, emit_kernel
 from ..codegen.target import Target
-from ..errors import UnsupportedError
 from ..ir.core import Function, Op, Value
 from ..ir.dims import Dim, Extent
-from ..passes.fuse import is_alias
+from .linear import Node, linearise, reads_in_place
 
 ALIGNMENT = 64
 _NOMINAL = 32
@@ -34,14 +33,25 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Jump:
+    """Go on with step `target`: always, or (with a `width`, the bytes of the integer at the step's
+    only place) when that integer is not `unless`."""
+
+    target: int
+    unless: int
+    width: int
+
+
+@dataclass(frozen=True)
 class Step:
-    """One call. `kernel` is a compiled kernel; None is a copy (of `extents[0]` bytes) or, with
-    `collective`, a call into the communicator."""
+    """One call or jump. `kernel` is a compiled kernel; without any, a step is a copy (of
+    `extents[0]` bytes), a call into the communicator (`collective`) or a `jump`."""
 
     kernel: Kernel | None
     places: tuple[Place, ...]
     extents: tuple[Extent, ...]
     collective: Op | None = None
+    jump: Jump | None = None
 
 
 @dataclass
@@ -98,115 +108,107 @@ class _Planner:
     def __init__(self, function: Function, target: Target):
         self.function, self.target = function, target
         self.plan = Plan()
-        self.roots: dict[Value, tuple[Value, Extent]] = {}
+        self.program = linearise(function.body)
         self.places: dict[Value, Place] = {}
         self.slots: list[Extent] = []
         self.last: dict[Value, int] = {}
-        self.kernels: dict[Op, Kernel] = {}
-        self.scratch: dict[Op, Place] = {}
+        self.kernels: dict[Node, Kernel] = {}
+        self.scratch: dict[Node, Place] = {}
 
-    def root(self, value: Value) -> tuple[Value, Extent]:
-        """The value whose memory `value` is, and the byte offset inside it."""
-        return self.roots.get(value, (value, 0))
+    def root(self, value: Value) -> Value:
+        return self.program.root(value)[0]
 
     def run(self) -> Plan:
-        function = self.function
-        for i, argument in enumerate(function.arguments):
+        for i, argument in enumerate(self.function.arguments):
             self.places[argument] = Place("argument", i)
-        steps = []
-        for op in function.ops:
-            if is_alias(op):
-                self._alias(op)
-            elif op.name == "stablehlo.constant":
-                self._constant(op)
-            elif op.name == "tfn.kernel" or op.definition.has_effect:
-                steps.append(op)
-            else:
-                raise UnsupportedError(f"{op.name} cannot be compiled yet", op.location)
-        for number, op in enumerate(steps):
-            for operand in op.operands:
-                self.last[self.root(operand)[0]] = number
-        copies = self._results(steps)
-        for op in steps:
-            if op.name == "tfn.kernel":
-                self.kernels[op] = emit_kernel(op, self.target)
-        self._arena(steps)
-        for op in steps:
-            self.plan.steps.append(self._step(op))
+        for value, array in self.program.constants.items():
+            self.places[value] = Place("constant", len(self.plan.constants))
+            self.plan.constants.append(array)
+        nodes = self.program.nodes
+        for node in nodes:
+            if node.op is not None and node.op.name == "tfn.kernel":
+                self.kernels[node] = emit_kernel(node.op, self.target)
+        made = self._lifetimes(nodes)
+        copies = self._results(nodes, made)
+        self._arena(nodes)
+        self.plan.steps += [self._step(node) for node in nodes]
         for place, value in copies:
             self.plan.steps.append(
                 Step(None, (self.place(value), place), (value.type.nbytes,)))
         return self.plan
 
     def place(self, value: Value) -> Place:
-        root, offset = self.root(value)
+        root, offset = self.program.root(value)
         base = self.places[root]
         return Place(base.base, base.number, base.offset + offset)
 
-    def _alias(self, op: Op) -> None:
-        root, offset = self.root(op.operands[0])
-        if op.name == "stablehlo.slice":
-            inner = op.operands[0].type.with_shape(op.operands[0].shape[1:]).nbytes
-            start = op.attributes["start_indices"][0]
-            offset = offset + (start * inner if isinstance(inner, int) else inner * start)
-        self.roots[op.result] = (root, offset)
+    def _lifetimes(self, nodes: list[Node]) -> dict[Value, int]:
+        """Fill `last`, the last node that needs a value; returns the first that writes it."""
+        made: dict[Value, int] = {}
+        for number, node in enumerate(nodes):
+            for value in node.writes:
+                made.setdefault(self.root(value), number)
+            for value in (*node.reads, *node.writes):
+                self.last[self.root(value)] = number
+        # What a loop uses and did not make must survive until its last round.
+        for first, end in self.program.loops:
+            for value, number in self.last.items():
+                if first <= number < end and made.get(value, -1) < first:
+                    self.last[value] = end
+        return made
 
-    def _constant(self, op: Op) -> None:
-        value = np.ascontiguousarray(op.attributes["value"])
-        self.places[op.result] = Place("constant", len(self.plan.constants))
-        self.plan.constants.append(value)
-
-    def _results(self, steps: list[Op]) -> list[tuple[Place, Value]]:
+    def _results(self, nodes: list[Node], made: dict[Value, int]) -> list[tuple[Place, Value]]:
         """Give each result its own buffer; returns the copies needed at the end."""
-        made = {r: n for n, op in enumerate(steps) for r in op.results}
         copies, taken = [], set()
         for j, value in enumerate(self.function.returns):
-            root, offset = self.root(value)
+            root, offset = self.program.root(value)
             place = Place("result", j)
             whole = root in made and isinstance(offset, int) and offset == 0 \
                 and root.type.nbytes == value.type.nbytes
             if whole and root not in taken:
                 taken.add(root)
                 self.places[root] = place
-                self.last[root] = len(steps)
             else:
-                self.last[root] = len(steps)
                 copies.append((place, value))
-        self._donate(steps, made, {self.root(v)[0] for _, v in copies})
+        self._donate(nodes, made, {self.root(v) for _, v in copies})
+        for value in self.function.returns:
+            self.last[self.root(value)] = len(nodes)
         return copies
 
-    def _donate(self, steps, made, copied) -> None:
+    def _donate(self, nodes: list[Node], made: dict[Value, int], copied: set[Value]) -> None:
         for i, attributes in enumerate(self.function.argument_attributes):
             j = attributes.get("tf.aliasing_output")
             if j is None:
                 continue
             argument = self.function.arguments[i]
-            root = self.root(self.function.returns[j])[0]
+            root = self.root(self.function.returns[j])
             if self.places.get(root) != Place("result", j) or argument in copied:
                 continue
             producer, last_read = made[root], self.last.get(argument, -1)
             if last_read > producer or (last_read == producer
-                                        and not _reads_in_place(steps[producer], argument,
-                                                                self.root)):
+                                        and not self._in_place(nodes[producer], argument)):
                 continue
             self.plan.donations[j] = i
 
-    def _arena(self, steps: list[Op]) -> None:
+    def _in_place(self, node: Node, argument: Value) -> bool:
+        if node.op is None:
+            return self.program.root(node.reads[0]) == (argument, 0)
+        return reads_in_place(node.op, argument, self.root)
+
+    def _arena(self, nodes: list[Node]) -> None:
         """Slots for everything that lives and dies inside the program."""
         tenants: dict[Value, int] = {}
         free: list[int] = []
-        for number, op in enumerate(steps):
-            for result in op.results:
-                if result in self.places:
-                    continue
-                size = _aligned(result.type.nbytes)
-                tenants[result] = self._slot(size, free)
-            scratch = self.kernels[op].scratch_bytes if op in self.kernels else 0
+        for number, node in enumerate(nodes):
+            for value in map(self.root, node.writes):
+                if value not in self.places and value not in tenants:
+                    tenants[value] = self._slot(_aligned(value.type.nbytes), free)
+            scratch = self.kernels[node].scratch_bytes if node in self.kernels else 0
             if scratch != 0:
                 slot = self._slot(_aligned(scratch), free)
-                self.scratch[op] = Place("slot", slot)
+                self.scratch[node] = Place("slot", slot)
                 free.append(slot)
-            for value in [v for v in tenants if self.last.get(v, number) <= number]:
+            for value in [v for v in tenants if self.last[v] <= number]:
                 free.append(tenants.pop(value))
                 self.places[value] = Place("slot", free[-1])
         for value, slot in tenants.items():
@@ -239,28 +241,16 @@ class _Planner:
         self.slots[slot] = _larger(self.slots[slot], size)
         return slot
 
-    def _step(self, op: Op) -> Step:
-        places = tuple(self.place(v) for v in (*op.operands, *op.results))
-        if op.name != "tfn.kernel":
-            return Step(None, places, (op.operands[0].type.size,), op)
-        kernel = self.kernels[op]
-        if op in self.scratch:
-            places += (self.scratch[op],)
+    def _step(self, node: Node) -> Step:
+        places = tuple(self.place(v) for v in (*node.reads, *node.writes))
+        if node.target is not None:
+            width = node.reads[0].dtype.itemsize if node.reads else 0
+            return Step(None, places, (), jump=Jump(node.target.node, node.unless, width))
+        if node.op is None:
+            return Step(None, places, (node.writes[0].type.nbytes,))
+        if node not in self.kernels:
+            return Step(None, places, (node.op.operands[0].type.size,), node.op)
+        kernel = self.kernels[node]
+        if node in self.scratch:
+            places += (self.scratch[node],)
         return Step(kernel, places, kernel.extents)
-
-
-def _reads_in_place(op: Op, argument: Value, root) -> bool:
-    """Does the kernel read `argument` only at the index it writes?"""
-    if op.name != "tfn.kernel":
-        return False
-    block = op.regions[0]
-    shapes = {tuple(r.shape) for r in block.returns}
-    if shapes != {tuple(argument.shape)}:
-        return False
-    inside = {a for a, operand in zip(block.arguments, op.operands, strict=True)
-              if root(operand)[0] is argument}
-    if any(tuple(a.shape) != tuple(argument.shape) for a in inside):
-        return False
-    return all(getattr(o.definition, "scalar", None) is not None
-               and tuple(o.result.shape) == tuple(argument.shape)
-               for o in block.ops if any(v in inside for v in o.operands))

@@ -3,6 +3,8 @@
 A plan is an int64 table. Per step: function address, number of buffers, number of extents, address
 of the scalars, then (base, offset) per buffer, then the extents. `bases` are the addresses of the
 arena, constants, arguments and results. Copies and collectives are functions of the same signature.
+A jump has the function address 0, then: target word, width (0: always), the value that goes on,
+base, offset.
 """
 
 from __future__ import annotations
@@ -14,16 +16,48 @@ from ..codegen.native import Loader, compile_object
 from ..codegen.target import Target
 
 _TEXT = """
-define void @tfn_walk(ptr %table, i64 %steps, ptr %bases, ptr %scratch) {
+define void @tfn_walk(ptr %table, i64 %words, ptr %bases, ptr %scratch) {
 entry:
+  %end = getelementptr i64, ptr %table, i64 %words
   br label %head
 head:
-  %s = phi i64 [0, %entry], [%s1, %call]
-  %p = phi ptr [%table, %entry], [%p1, %call]
-  %more = icmp slt i64 %s, %steps
-  br i1 %more, label %step, label %done
-step:
+  %p = phi ptr [%table, %entry], [%p1, %call], [%after, %jump], [%after, %compare], [%to, %taken]
+  %more = icmp ult ptr %p, %end
+  br i1 %more, label %look, label %done
+look:
   %fn = load ptr, ptr %p
+  %is_jump = icmp eq ptr %fn, null
+  br i1 %is_jump, label %condition, label %step
+condition:
+  %j1 = getelementptr i64, ptr %p, i64 1
+  %target = load i64, ptr %j1
+  %to = getelementptr i64, ptr %table, i64 %target
+  %j2 = getelementptr i64, ptr %p, i64 2
+  %width = load i64, ptr %j2
+  %j3 = getelementptr i64, ptr %p, i64 3
+  %unless = load i64, ptr %j3
+  %j4 = getelementptr i64, ptr %p, i64 4
+  %jbase = load i64, ptr %j4
+  %j5 = getelementptr i64, ptr %p, i64 5
+  %joffset = load i64, ptr %j5
+  %after = getelementptr i64, ptr %p, i64 6
+  %jbasep = getelementptr ptr, ptr %bases, i64 %jbase
+  %jmem = load ptr, ptr %jbasep
+  %cell = getelementptr i8, ptr %jmem, i64 %joffset
+  switch i64 %width, label %taken [i64 1, label %jump i64 4, label %compare]
+jump:
+  %v8 = load i8, ptr %cell
+  %w8 = zext i8 %v8 to i64
+  %same8 = icmp eq i64 %w8, %unless
+  br i1 %same8, label %head, label %taken
+compare:
+  %v32 = load i32, ptr %cell
+  %w32 = sext i32 %v32 to i64
+  %same32 = icmp eq i64 %w32, %unless
+  br i1 %same32, label %head, label %taken
+taken:
+  br label %head
+step:
   %nbp = getelementptr i64, ptr %p, i64 1
   %nb = load i64, ptr %nbp
   %nep = getelementptr i64, ptr %p, i64 2
@@ -54,7 +88,6 @@ call:
   %ext = getelementptr i64, ptr %pairs, i64 %nb2
   call void %fn(ptr %scratch, ptr %ext, ptr %sc)
   %p1 = getelementptr i64, ptr %ext, i64 %ne
-  %s1 = add i64 %s, 1
   br label %head
 done:
   ret void
@@ -106,7 +139,7 @@ def _address(name: str) -> int:
 
 @functools.cache
 def walker():
-    """`walk(table address, steps, bases address, scratch address)`; releases the GIL."""
+    """`walk(table address, words, bases address, scratch address)`; releases the GIL."""
     signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p,
                                  ctypes.c_void_p)
     return signature(_address("tfn_walk"))

@@ -1,0 +1,197 @@
+"""Programs as straight lists: control flow becomes copies and jumps, reshapes become aliases.
+
+`while`, `if` and `case` own the buffers of their results. A loop copies its initial state there, its
+regions read their arguments from there, and what the body returns is copied (or computed) back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..errors import UnsupportedError
+from ..ir.core import Block, Op, Value
+from ..ir.dims import Extent
+from ..passes.fuse import is_alias
+
+
+@dataclass(eq=False)
+class Label:
+    """A place to jump to: the number of the node that follows."""
+
+    node: int = -1
+
+
+@dataclass(eq=False)
+class Node:
+    """One step: a kernel or collective (`op`), a copy of `reads[0]` to `writes[0]`, or a jump.
+
+    A jump is taken always, or when the integer `reads[0]` is not `unless`.
+    """
+
+    op: Op | None
+    reads: tuple[Value, ...]
+    writes: tuple[Value, ...] = ()
+    target: Label | None = None
+    unless: int = 0
+
+
+@dataclass
+class Program:
+    """Nodes in order, aliases (value -> owner of its memory, byte offset), constants, loops."""
+
+    nodes: list[Node] = field(default_factory=list)
+    roots: dict[Value, tuple[Value, Extent]] = field(default_factory=dict)
+    constants: dict[Value, np.ndarray] = field(default_factory=dict)
+    loops: list[tuple[int, int]] = field(default_factory=list)
+    """First and last node of each loop, inner loops first."""
+
+    def root(self, value: Value) -> tuple[Value, Extent]:
+        """The value whose memory `value` is, and the byte offset inside it."""
+        offset: Extent = 0
+        while value in self.roots:
+            value, further = self.roots[value]
+            offset = offset + further
+        return value, offset
+
+    def add(self, op: Op | None, reads: Sequence[Value], writes: Sequence[Value] = (),
+            target: Label | None = None, unless: int = 0) -> None:
+        self.nodes.append(Node(op, tuple(reads), tuple(writes), target, unless))
+
+    def mark(self, label: Label) -> None:
+        label.node = len(self.nodes)
+
+
+def linearise(block: Block, program: Program | None = None) -> Program:
+    """The nodes of a fused block. Raises `UnsupportedError` for an op that has no code."""
+    program = program or Program()
+    for op in block.ops:
+        rule = _RULES.get(op.name)
+        if rule is not None:
+            rule(op, program)
+        elif is_alias(op):
+            _alias(op, program)
+        elif op.name == "tfn.kernel" or op.definition.has_effect:
+            program.add(op, op.operands, op.results)
+        else:
+            raise UnsupportedError(f"{op.name} cannot be compiled yet", op.location)
+    return program
+
+
+def _alias(op: Op, program: Program) -> None:
+    root, offset = program.root(op.operands[0])
+    if op.name == "stablehlo.slice":
+        inner = op.operands[0].type.with_shape(op.operands[0].shape[1:]).nbytes
+        start = op.attributes["start_indices"][0]
+        offset = offset + (start * inner if isinstance(inner, int) else inner * start)
+    program.roots[op.result] = (root, offset)
+
+
+def _constant(op: Op, program: Program) -> None:
+    program.constants[op.result] = np.ascontiguousarray(op.attributes["value"])
+
+
+def _while(op: Op, program: Program) -> None:
+    condition, body = op.regions
+    state = op.results
+    for initial, owner in zip(op.operands, state, strict=True):
+        program.add(None, (initial,), (owner,))
+    for region in op.regions:
+        for argument, owner in zip(region.arguments, state, strict=True):
+            program.roots[argument] = (owner, 0)
+    start, end = Label(), Label()
+    program.mark(start)
+    linearise(condition, program)
+    program.add(None, condition.returns, (), end, unless=1)
+    first = len(program.nodes)
+    linearise(body, program)
+    _write_back(program, body.returns, state, first)
+    program.add(None, (), (), start)
+    program.mark(end)
+    program.loops.append((start.node, end.node - 1))
+
+
+def _write_back(program: Program, values: Sequence[Value], state: Sequence[Value],
+                first: int) -> None:
+    """Store the new state: in place where the old is no longer read, else by copies."""
+    for value, owner in zip(values, state, strict=True):
+        if values.count(value) == 1 and _may_take(program, value, owner, values, first):
+            program.roots[value] = (owner, 0)
+    moves = [(v, s) for v, s in zip(values, state, strict=True)
+             if program.root(v) != (s, 0)]
+    # An old state value that moves to another place is saved before anything is overwritten.
+    saved = []
+    for value, owner in moves:
+        if program.root(value)[0] in state:
+            keep = Value(value.type, value.owner, -1)
+            program.add(None, (value,), (keep,))
+            value = keep
+        saved.append((value, owner))
+    for value, owner in saved:
+        program.add(None, (value,), (owner,))
+
+
+def _may_take(program: Program, value: Value, owner: Value, values: Sequence[Value],
+              first: int) -> bool:
+    """May `value`, made by a node of the body, be computed in the memory of `owner`?"""
+    made = next((n for n in range(first, len(program.nodes))
+                 if value in program.nodes[n].writes), None)
+    if made is None or value in program.roots:
+        return False
+    if any(program.root(v)[0] is owner for v in values if v is not value):
+        return False
+    readers = [n for n in range(made, len(program.nodes))
+               if any(program.root(v)[0] is owner for v in program.nodes[n].reads)]
+    if not readers:
+        return True
+    node = program.nodes[made]
+    return readers == [made] and node.op is not None and reads_in_place(
+        node.op, owner, lambda v: program.root(v)[0])
+
+
+def _branch(op: Op, program: Program, tests: Sequence[int]) -> None:
+    """Region k runs when the operand is `tests[k]`; the last one runs otherwise."""
+    end = Label()
+    for number, region in enumerate(op.regions):
+        other = Label()
+        if number < len(tests):
+            program.add(None, op.operands, (), other, unless=tests[number])
+        first = len(program.nodes)
+        linearise(region, program)
+        for value, owner in zip(region.returns, op.results, strict=True):
+            made = any(value in n.writes for n in program.nodes[first:])
+            if made and value not in program.roots and region.returns.count(value) == 1:
+                program.roots[value] = (owner, 0)
+            else:
+                program.add(None, (value,), (owner,))
+        if number < len(tests):
+            program.add(None, (), (), end)
+            program.mark(other)
+    program.mark(end)
+
+
+_RULES = {
+    "stablehlo.constant": _constant,
+    "stablehlo.while": _while,
+    "stablehlo.if": lambda op, program: _branch(op, program, [1]),
+    "stablehlo.case": lambda op, program: _branch(op, program, range(len(op.regions) - 1)),
+}
+
+
+def reads_in_place(op: Op, value: Value, root) -> bool:
+    """Does the kernel `op` read the memory of `value` only at the index it writes?"""
+    if op.name != "tfn.kernel":
+        return False
+    block = op.regions[0]
+    shapes = {tuple(r.shape) for r in block.returns}
+    if shapes != {tuple(value.shape)}:
+        return False
+    inside = {a for a, operand in zip(block.arguments, op.operands, strict=True)
+              if root(operand) is value}
+    if any(tuple(a.shape) != tuple(value.shape) or a in block.returns for a in inside):
+        return False
+    return all(getattr(o.definition, "scalar", None) is not None
+               and tuple(o.result.shape) == tuple(value.shape)
+               for o in block.ops if any(v in inside for v in o.operands))
