@@ -100,6 +100,7 @@ class Loader:
     def __init__(self) -> None:
         self._jit = None
         self._trackers: list = []
+        self._count = 0
 
     def load(self, name: str, image: bytes) -> int:
         """Link an object file and return the address of the function `name`."""
@@ -107,6 +108,8 @@ class Loader:
             if self._jit is None:
                 self._jit = llvm.create_lljit_compiler(Target.host().machine(jit=True))
             library = llvm.JITLibraryBuilder().add_object_img(image).export_symbol(name)
-            tracker = library.add_current_process().link(self._jit, f"lib.{name}")
+            # A failed link keeps its library name taken, so that names are never used twice.
+            self._count += 1
+            tracker = library.add_current_process().link(self._jit, f"lib{self._count}.{name}")
             self._trackers.append(tracker)
             return tracker[name]

@@ -17,12 +17,13 @@ from tfn.compiler.trace.core import bind, trace, trace_region
 
 RNG = np.random.default_rng(5)
 BATCH = Dim.named("batch")
+LOADER = Loader()
 
 
 def call(compiled, symbol, sizes, arguments, results):
     """Call an entry with 64-byte aligned scratch memory."""
     entry = compiled.entries[symbol]
-    address = Loader().load(symbol, compiled.image)
+    address = LOADER.load(symbol, compiled.image)
     size = entry.arena_bytes
     size = size if isinstance(size, int) else size.evaluate(sizes)
     arena = np.zeros(size + 64, np.uint8)
