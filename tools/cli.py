@@ -1,0 +1,118 @@
+"""The `tfn` command: one file per command, and here how they are found and how they fail.
+
+Exit codes: 0 done, 2 the user's mistake (one sentence with place and remedy), 1 a defect of tfn,
+130 and 143 for SIGINT and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+import typer
+
+from .console import errors
+
+os.environ.setdefault("KERAS_BACKEND", "tfn")
+
+app = typer.Typer(
+    name="tfn", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Train, export and serve Keras models, on one compiler.\n\nStart with `tfn demo`, which"
+         " does all of it on real data; `tfn doctor` says what is installed.",
+    rich_markup_mode="markdown",
+)
+
+
+def _register() -> None:
+    from . import (
+        compile,
+        demo,
+        doctor,
+        evaluate,
+        export,
+        inspect,
+        launch,
+        predict,
+        serve,
+        train,
+    )
+
+    for module in (demo, train, evaluate, export, serve, predict, launch, compile, inspect, doctor):
+        app.command(module.NAME)(module.command)
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", help="Print the version and stop."),
+) -> None:
+    if version:
+        from .. import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code and never raises for a failure."""
+    from ..compiler.errors import CompileError, TfnError
+    from .interrupt import Interrupted
+
+    try:
+        if not app.registered_commands:
+            _register()
+        result = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as mistake:
+        mistake.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        errors.print("stopped", style="yellow")
+        return 130
+    except Interrupted as stop:
+        errors.print(str(stop), style="yellow", soft_wrap=True, highlight=False)
+        return 128 + stop.signal
+    except CompileError as defect:
+        return _defect(defect)
+    except (TfnError, FileNotFoundError, PermissionError, IsADirectoryError) as mistake:
+        return _mistake(mistake)
+    except Exception as defect:
+        return _defect(defect)
+
+
+def _mistake(error: Exception) -> int:
+    _show_traceback()
+    errors.print(f"[bold red]error:[/] {_escaped(error)}", soft_wrap=True, highlight=False)
+    return 2
+
+
+def _defect(error: Exception) -> int:
+    _show_traceback()
+    errors.print(
+        f"[bold red]tfn failed:[/] {type(error).__name__}: {_escaped(error)}\nThis is a defect of"
+        " tfn. Please report it with what TFN_DEBUG=1 prints.", soft_wrap=True, highlight=False)
+    return 1
+
+
+def _escaped(error: Exception) -> str:
+    from rich.markup import escape
+
+    return escape(str(error) or type(error).__name__)
+
+
+def _show_traceback() -> None:
+    if os.environ.get("TFN_DEBUG"):
+        traceback.print_exc()
+
+
+if __name__ == "__main__":
+    main()
