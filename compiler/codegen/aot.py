@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 
-from ..errors import UnsupportedError
+from ..errors import CompileError, UnsupportedError
 from ..ir.core import Function, TensorType
 from ..ir.dims import Extent
 from ..ir.rewrite import Rewriter
@@ -78,6 +79,7 @@ def emit_object(functions: Mapping[str, Function], target: Target) -> CompiledOb
 
     texts: dict[str, str] = {}
     entries, bodies = {}, []
+    placeholders: dict[bytes, bytes] = {}
     for symbol, function in functions.items():
         fused = run_passes(function, target)
         plan = make_plan(fused, target)
@@ -85,9 +87,35 @@ def emit_object(functions: Mapping[str, Function], target: Target) -> CompiledOb
             texts[kernel.name] = kernel.text
         entries[symbol] = Entry(symbol, fused.argument_types, fused.result_types,
                                 fused.dim_names, plan.arena_bytes)
-        bodies.append(_Entry(symbol, plan, fused.dim_names).text())
+        body = _Entry(symbol, plan, fused.dim_names)
+        bodies.append(body.text())
+        placeholders |= body.placeholders
     image = compile_linked([*texts.values(), *bodies], list(functions), target)
-    return CompiledObject(image, entries, target, len(texts))
+    return CompiledObject(_fill(image, placeholders), entries, target, len(texts))
+
+
+# Writing a large constant as LLVM text and parsing it again costs 0.5 s and 25 MB per MB.
+_LITERAL_BYTES = 4096
+"""A larger constant is compiled as a placeholder, and its bytes are put into the object."""
+
+
+def _placeholder(data: bytes, name: str) -> bytes:
+    """What stands at the beginning of the constant `name` until it is filled."""
+    return b"tfn constant " + sha256(name.encode() + b"\0" + data).digest()
+
+
+def _fill(image: bytes, placeholders: Mapping[bytes, bytes]) -> bytes:
+    """The object with every placeholder replaced; one that nothing uses is not in it."""
+    filled = bytearray(image)
+    for mark, data in placeholders.items():
+        place = filled.find(mark)
+        if place < 0:
+            continue
+        rest, end = place + len(mark), place + len(data)
+        if filled.count(mark) != 1 or filled.count(0, rest, end) != end - rest:
+            raise CompileError("a constant is not in one piece in the object file")
+        filled[place:end] = data
+    return bytes(filled)
 
 
 class _Entry:
@@ -97,6 +125,7 @@ class _Entry:
         self.symbol, self.plan, self.dims = symbol, plan, dims
         self.lines: list[str] = []
         self.globals: list[str] = []
+        self.placeholders: dict[bytes, bytes] = {}
         self.declared: set[str] = set()
         self.count = 0
 
@@ -141,13 +170,23 @@ class _Entry:
             end = f"step{len(self.plan.steps)}"
             self.lines += [f"  br label %{end}", f"{end}:"]
         for i, constant in enumerate(self.plan.constants):
-            data = "".join(f"\\{b:02x}" for b in constant.tobytes())
-            self.globals.append(f"@{self.symbol}.constant{i} = internal constant"
-                                f" [{constant.nbytes} x i8] c\"{data}\", align 64")
+            self.globals.append(self._constant(f"{self.symbol}.constant{i}", constant.tobytes()))
         body = "\n".join(self.lines)
         head = "\n".join([*self.globals, *sorted(self.declared)])
         return (f"{head}\ndefine void @{self.symbol}(ptr %dims, ptr %arguments, ptr %results,"
                 f" ptr %arena) nounwind {{\nentry:\n{body}\n  ret void\n}}\n")
+
+    def _constant(self, name: str, data: bytes) -> str:
+        """The definition of a constant."""
+        if len(data) <= _LITERAL_BYTES:
+            return f"@{name} = internal constant {_bytes(data)}, align 64"
+        mark = _placeholder(data, name)
+        self.placeholders[mark] = data
+        rest = f"[{len(data) - len(mark)} x i8]"
+        # externally_initialized: the optimiser must not take the placeholder for the value.
+        return (f"@{name} = internal externally_initialized constant"
+                f" <{{ [{len(mark)} x i8], {rest} }}> <{{ {_bytes(mark)}, {rest}"
+                " zeroinitializer }>, align 64")
 
     def _step(self, number: int, step) -> None:
         if step.collective is not None:
@@ -192,3 +231,8 @@ class _Entry:
         else:
             self.lines.append(f"  br label %step{jump.target}")
         self.lines.append(f"{onward}:")
+
+
+def _bytes(data: bytes) -> str:
+    """Bytes as typed LLVM text."""
+    return f"[{len(data)} x i8] c\"" + "".join(f"\\{b:02x}" for b in data) + "\""

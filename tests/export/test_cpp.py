@@ -80,6 +80,27 @@ def test_16_bit_floats_are_passed_as_bits(bundle_of, tmp_path):
 
 
 @gpp
+@pytest.mark.parametrize("target", [None, "host", "x86-64"])
+def test_large_weights(bundle_of, tmp_path, target):
+    """Constants of many sizes, some of them mostly or all zero, arrive in the object as they are."""
+    if target == "x86-64" and not runs_here(Target.named(target)):
+        pytest.skip("another architecture")
+    rng = np.random.default_rng(1)
+    weights = {"dense": rng.normal(size=(64, 300)).astype(np.float32),
+               "zero": np.zeros((300, 40), np.float32), "sparse": np.zeros((300, 40), np.float32),
+               "same": np.full((64, 300), 0.25, np.float32)}
+    weights["sparse"][-1, -1] = 7
+
+    def apply(w, x):
+        hidden = tnp.matmul(x, w["dense"]) + tnp.matmul(x, w["same"])
+        return tnp.matmul(hidden, w["zero"]) + tnp.matmul(hidden, w["sparse"]), hidden
+
+    bundle = bundle_of(apply, {"x": ((BATCH, 64), F32)}, weights)
+    check = check_cpp(bundle, write_cpp(bundle, tmp_path, target), engine="evaluator")
+    assert check.max_rel_error <= 1e-5
+
+
+@gpp
 def test_fixed_shapes_need_no_batch(bundle_of, tmp_path):
     bundle = bundle_of(lambda w, x: nn.softmax(x), {"x": ((2, 3), F32)}, {})
     x = np.ones((2, 3), np.float32)
