@@ -70,5 +70,5 @@ def test_other_targets_compile_in_a_child_process(name):
 
 
 def test_an_unknown_target_is_named_with_the_known_ones():
-    with pytest.raises(UnsupportedError, match="no target `pdp11`.*aarch64"):
+    with pytest.raises(UnsupportedError, match=r"no target `pdp11`.*aarch64"):
         Target.named("pdp11")
