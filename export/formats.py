@@ -13,7 +13,7 @@ from ..compiler.codegen.target import Target
 from ..compiler.errors import TfnError
 from .bundle import Bundle, read_bundle
 from .cpp import check_cpp, runs_here, write_cpp
-from .report import Check, Report, Samples
+from .report import REPORT, Check, Report, Samples
 from .tflite import check_tflite, write_tflite
 
 
@@ -72,13 +72,18 @@ def export(bundle: Bundle | str | os.PathLike, formats: Sequence[str] = tuple(FO
 def _export(bundle: Bundle, format: Format, folder: Path, samples: Samples | None,
             target: str | None, engine: str) -> Report:
     folder.mkdir(parents=True, exist_ok=True)
+    # A report of an earlier export must not vouch for files that this one fails to write.
+    (folder / REPORT).unlink(missing_ok=True)
     options = {"target": target} if format.takes_target else {}
     files = format.write(bundle, folder, **options)
     check, reason, install = None, None, None
     if options and target is not None and not runs_here(Target.named(target)):
         reason = f"this machine cannot run code for {target}"
     elif format.is_installed():
-        check = format.check(bundle, files, samples, engine)
+        try:
+            check = format.check(bundle, files, samples, engine)
+        except ImportError as error:
+            reason, install = f"{format.runtime} cannot be loaded ({error})", format.install
     else:
         reason, install = f"{format.runtime} is not installed", format.install
     report = Report(format.name, f"{bundle.name}/{bundle.version}",

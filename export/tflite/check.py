@@ -6,6 +6,7 @@ import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...compiler.errors import CompileError
 from ..bundle import Bundle, Runner
 from ..report import BATCHES, Check, Samples, errors, take_samples
 
@@ -14,18 +15,26 @@ def check_tflite(bundle: Bundle, files: Sequence[Path], samples: Samples | None 
                  engine: str = "compiler") -> Check:
     """Run every signature in LiteRT's interpreter with batches of 1, 7 and 100 samples.
 
-    `samples` gives real inputs per signature; made ones are used without. Needs `ai_edge_litert`.
+    `samples` gives real inputs per signature; made ones are used without. Needs `ai_edge_litert`;
+    raises `CompileError`, a defect of tfn, when LiteRT refuses the file.
     """
     from ai_edge_litert.interpreter import Interpreter
 
     (file,) = files
-    interpreter = Interpreter(model_path=str(file))
+    try:
+        interpreter = Interpreter(model_path=str(file))
+    except (RuntimeError, ValueError) as error:
+        raise CompileError(f"LiteRT does not accept {file}: {error}") from error
     runners = {name: Runner(bundle, name, engine) for name in bundle.signatures}
     absolute = relative = 0.0
     sizes: dict[int, None] = {}
     for count in BATCHES:
         for name, inputs in take_samples(bundle, samples, count).items():
-            actual = interpreter.get_signature_runner(name)(**inputs)
+            try:
+                actual = interpreter.get_signature_runner(name)(**inputs)
+            except (RuntimeError, ValueError) as error:
+                raise CompileError(f"LiteRT cannot run {name!r} of {file} on a batch of {count}:"
+                                   f" {error}") from error
             expected = runners[name].run(inputs)
             found = errors(actual, expected)
             absolute, relative = max(absolute, found[0]), max(relative, found[1])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tfn.compiler import numpy as tnp
-from tfn.compiler.errors import UnsupportedError
+from tfn.compiler.errors import CompileError, UnsupportedError
 from tfn.compiler.ir.dims import Dim
 from tfn.compiler.ir.dtypes import F32, I32
 from tfn.export import FORMATS, export, write_bundle
@@ -66,6 +66,22 @@ def test_an_unsupported_model_says_where(bundle_of, tmp_path):
     bundle = bundle_of(lambda w, x: tnp.sort(x, -1), {"x": ((BATCH, 3), F32)}, {})
     with pytest.raises(UnsupportedError, match=r"test_report\.py:\d+: stablehlo\.sort"):
         export(bundle, ["tflite"], tmp_path)
+
+
+def test_a_failed_export_leaves_no_report_of_an_earlier_one(mlp, bundle_of, tmp_path):
+    export(mlp, ["tflite"], tmp_path, engine="evaluator")
+    assert (tmp_path / "tflite" / "report.json").exists()
+    bad = bundle_of(lambda w, x: tnp.sort(x, -1), {"x": ((BATCH, 3), F32)}, {}, name="mlp")
+    with pytest.raises(UnsupportedError):
+        export(bad, ["tflite"], tmp_path)
+    assert not (tmp_path / "tflite" / "report.json").exists()
+
+
+@pytest.mark.outside("ai_edge_litert")
+def test_a_file_that_the_runtime_refuses(mlp, tmp_path):
+    (tmp_path / "mlp.tflite").write_bytes(b"not a model")
+    with pytest.raises(CompileError, match=r"LiteRT does not accept .*mlp\.tflite"):
+        FORMATS["tflite"].check(mlp, [tmp_path / "mlp.tflite"], None, "evaluator")
 
 
 NAN, INF = np.nan, np.inf
