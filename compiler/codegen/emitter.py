@@ -24,7 +24,7 @@ from .text import Index, Text, literal, register_type, suffix
 
 # Scalars that may shape the code; any other float constant is a run-time argument, so that 1/batch
 # or a learning rate does not make a new kernel.
-_INLINE = {0.0, 1.0, -1.0, 2.0, 0.5, float("inf"), float("-inf")}
+_INLINE = {0.0, 1.0, -1.0, float("inf"), float("-inf")}
 
 # Float ops LLVM may contract into FMA, inside one kernel.
 _CONTRACTED = {"fadd", "fsub", "fmul"}

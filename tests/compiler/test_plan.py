@@ -97,7 +97,7 @@ def test_a_donated_argument_lends_its_memory():
         w = step(w, g)
         expected = expected - np.asarray(g) * np.float32(0.1)
     np.testing.assert_allclose(np.asarray(w), expected, rtol=1e-6)
-    assert list(step._programs.values())[0][0].plan.donations == {0: 0}
+    assert next(iter(step._programs.values()))[0].plan.donations == {0: 0}
 
 
 def test_donation_never_overwrites_the_users_array():
