@@ -27,8 +27,8 @@ class Communicator(Protocol):
     """What runs collectives: see `distributed`."""
 
     def entry(self, op: Op) -> tuple[int, int, int, int]:
-        """`(function address, datatype, operation, communicator)` of a collective op, the function
-        with the C signature `int (send, recv, int count, datatype, operation, communicator)`."""
+        """`(function address, datatype, operation, communicator)` of a collective op. The function
+        has the C signature MPI gives it: see `runtime.walk.COLLECTIVES`."""
 
 
 # Raw memory made by executables, the only memory donation may overwrite. A plain ndarray on purpose:
@@ -101,7 +101,9 @@ class Executable:
             return 0
         if step.kernel is not None:
             return KERNELS.address(step.kernel)
-        return walk.copy_address() if step.collective is None else walk.collective_address()
+        if step.collective is None:
+            return walk.copy_address()
+        return walk.collective_address(step.collective.name)
 
     def _dump_kernels(self) -> None:
         folder = os.environ.get("TFN_DUMP")

@@ -1,6 +1,7 @@
 """Every op family. Declaring an op is importing its family: import this to have them all."""
 
 from . import (  # noqa: F401
+    collective,
     contraction,
     control,
     dynamic,

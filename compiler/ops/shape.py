@@ -187,6 +187,27 @@ class Reshape(OpDefinition):
         return emit.at(x, [*index[:lead], *reversed(source), *index[rank - tail:]])
 
 
+@op("stablehlo.optimization_barrier")
+class OptimizationBarrier(OpDefinition):
+    """The operands themselves, stored in memory: nothing is fused across."""
+
+    def infer(operands, attributes, regions):
+        return list(operands)
+
+    def evaluate(operands, attributes, regions, result_types):
+        return list(operands)
+
+    def vjp(cotangents, op, operands, results):
+        return list(cotangents)
+
+    def factors(op):
+        rows, start = [], 0
+        for value in op.operands:
+            rows.append(tuple(range(start, start + len(value.shape))))
+            start += len(value.shape)
+        return Factors(rows, rows)
+
+
 @op("stablehlo.transpose")
 class Transpose(OpDefinition):
     """Result dim i is operand dim `permutation[i]`."""

@@ -109,31 +109,43 @@ define void @tfn_copy(ptr %buffers, ptr %extents, ptr %scalars) {
 # extents: element count, datatype, operation, communicator, function address. Handles are passed as
 # i64 whatever their width: an i32 parameter takes the low half of the register.
 _COLLECTIVE = """
-define void @tfn_collective(ptr %buffers, ptr %extents, ptr %scalars) {
-  %from = load ptr, ptr %buffers
-  %top = getelementptr ptr, ptr %buffers, i64 1
-  %to = load ptr, ptr %top
-  %n64 = load i64, ptr %extents
-  %n = trunc i64 %n64 to i32
-  %p1 = getelementptr i64, ptr %extents, i64 1
-  %type = load i64, ptr %p1
-  %p2 = getelementptr i64, ptr %extents, i64 2
-  %op = load i64, ptr %p2
-  %p3 = getelementptr i64, ptr %extents, i64 3
-  %comm = load i64, ptr %p3
-  %p4 = getelementptr i64, ptr %extents, i64 4
-  %fn = load ptr, ptr %p4
-  %rc = call i32 %fn(ptr %from, ptr %to, i32 %n, i64 %type, i64 %op, i64 %comm)
+define void @%s(ptr %%buffers, ptr %%extents, ptr %%scalars) {
+  %%from = load ptr, ptr %%buffers
+  %%top = getelementptr ptr, ptr %%buffers, i64 1
+  %%to = load ptr, ptr %%top
+  %%n64 = load i64, ptr %%extents
+  %%n = trunc i64 %%n64 to i32
+  %%p1 = getelementptr i64, ptr %%extents, i64 1
+  %%type = load i64, ptr %%p1
+  %%p2 = getelementptr i64, ptr %%extents, i64 2
+  %%op = load i64, ptr %%p2
+  %%p3 = getelementptr i64, ptr %%extents, i64 3
+  %%comm = load i64, ptr %%p3
+  %%p4 = getelementptr i64, ptr %%extents, i64 4
+  %%fn = load ptr, ptr %%p4
+  %%rc = call i32 %%fn(%s)
   ret void
 }
 """
+
+COLLECTIVES = {
+    "stablehlo.all_reduce": (
+        "tfn_all_reduce", "ptr %from, ptr %to, i32 %n, i64 %type, i64 %op, i64 %comm"),
+    "stablehlo.all_gather": (
+        "tfn_all_gather",
+        "ptr %from, i32 %n, i64 %type, ptr %to, i32 %n, i64 %type, i64 %comm"),
+}
+"""Op -> (function, arguments of the call): the signatures of MPI_Allreduce and MPI_Allgather."""
 
 _LOADER = Loader()
 
 
 @functools.cache
 def _address(name: str) -> int:
-    text = {"tfn_walk": _TEXT, "tfn_copy": _COPY, "tfn_collective": _COLLECTIVE}[name]
+    texts = {"tfn_walk": _TEXT, "tfn_copy": _COPY}
+    texts |= {function: _COLLECTIVE % (function, arguments)
+              for function, arguments in COLLECTIVES.values()}
+    text = texts[name]
     return _LOADER.load(name, compile_object(text, Target.host()))
 
 
@@ -150,6 +162,6 @@ def copy_address() -> int:
     return _address("tfn_copy")
 
 
-def collective_address() -> int:
-    """Calls `int fn(send, recv, int count, datatype, op, comm)`, the shape of MPI_Allreduce."""
-    return _address("tfn_collective")
+def collective_address(op: str) -> int:
+    """Calls the communicator's function for the collective `op`."""
+    return _address(COLLECTIVES[op][0])

@@ -15,15 +15,18 @@ import numpy as np
 from keras.src import backend, tree
 from keras.src import callbacks as callbacks_module
 from keras.src.backend import config
+from keras.src.distribution import distribution_lib
 from keras.src.trainers import trainer as base_trainer
 from keras.src.trainers.data_adapters import array_slicing, data_adapter_utils
 from keras.src.trainers.epoch_iterator import EpochIterator
 from keras.src.utils import traceback_utils
 from keras.src.utils.python_utils import pythonify_logs
 
+from ...compiler.errors import UnsupportedError
 from ...compiler.trace.core import Array
 from ...compiler.trace.grad import value_and_grad
 from ...compiler.trace.jit import jit
+from ...distributed import data_parallel_compiler, world
 
 STATE = ("trainable_variables", "non_trainable_variables", "optimizer_variables",
          "metrics_variables")
@@ -32,16 +35,19 @@ STATE = ("trainable_variables", "non_trainable_variables", "optimizer_variables"
 class _Batches(EpochIterator):
     """Epochs of NumPy batches."""
 
+    def __init__(self, *args, **kwargs):
+        distribution = distribution_lib.distribution()
+        if distribution is not None:
+            # Every process reads whole batches; the compiled step takes its rows.
+            distribution.auto_shard_dataset = False
+        super().__init__(*args, **kwargs)
+
     def _get_iterator(self):
         return self.data_adapter.get_numpy_iterator()
 
 
 class Trainer(base_trainer.Trainer):
     """`compile`, `fit`, `evaluate`, `predict` and the `*_on_batch` methods of `keras.Model`."""
-
-    step_compiler: Callable[..., Any] | None = None
-    """How steps are compiled: `step_compiler(model, kind)` gives the `compiler` argument of `jit`
-    (`kind` is "train", "test" or "predict"), or None for the ordinary one. Distribution sets it."""
 
     def __init__(self):
         super().__init__()
@@ -124,7 +130,7 @@ class Trainer(base_trainer.Trainer):
 
     def _variables(self, kind: str) -> list:
         if kind == "optimizer_variables":
-            return self.optimizer.variables
+            return self.optimizer.variables if self.optimizer is not None else []
         return getattr(self, kind)
 
     def _state(self, kinds) -> tuple:
@@ -136,31 +142,53 @@ class Trainer(base_trainer.Trainer):
             for variable, value in zip(self._variables(kind), values, strict=True):
                 variable._value = value
 
-    def _compiled(self, step, kind: str, donate=(0,)):
+    def _compiled(self, step, kinds, donate=(0,)):
         """`step` as one compiled program, unless the user asked for eager execution."""
         if self.run_eagerly or not self.jit_compile:
             return step
-        compiler = None if self.step_compiler is None else self.step_compiler(kind)
-        return jit(step, donate_argnums=donate, compiler=compiler)
+        return jit(step, donate_argnums=donate, compiler=self._distributed_compiler(kinds))
+
+    def _distributed_compiler(self, kinds):
+        """The partitioning compiler of the distribution in force, None without one."""
+        distribution = distribution_lib.distribution()
+        if distribution is None:
+            return None
+        if not isinstance(distribution, distribution_lib.DataParallel):
+            raise UnsupportedError(f"the tfn backend trains under DataParallel, not yet under"
+                                   f" {type(distribution).__name__}")
+        self._agree_on_variables()
+        return data_parallel_compiler(
+            lambda: sum(len(self._variables(kind)) for kind in kinds),
+            world.rank(), world.size(), world.communicator())
+
+    def _agree_on_variables(self) -> None:
+        """Start from rank 0's values: processes that drew their own would drift apart."""
+        communicator = world.communicator()
+        if communicator is None or communicator.size == 1:
+            return
+        variables = [v for kind in STATE for v in self._variables(kind)]
+        values = communicator.broadcast([np.asarray(v.value) for v in variables])
+        for variable, value in zip(variables, values, strict=True):
+            variable._value = Array(value)
 
     # -- functions ----------------------------------------------------------------------------------
 
     def make_train_function(self, force=False) -> Callable[[Any], Any]:
         if self.train_function is None or force:
             self.train_function = self._stepper(
-                self._compiled(self.train_step, "train"), STATE)
+                self._compiled(self.train_step, STATE), STATE)
         return self.train_function
 
     def make_test_function(self, force=False) -> Callable[[Any], Any]:
         if self.test_function is None or force:
             kinds = (STATE[0], STATE[1], STATE[3])
-            self.test_function = self._stepper(self._compiled(self.test_step, "test"), kinds)
+            self.test_function = self._stepper(self._compiled(self.test_step, kinds), kinds)
         return self.test_function
 
     def make_predict_function(self, force=False) -> Callable[[Any], Any]:
         if self.predict_function is None or force:
             # Nothing is donated: the weights outlive the call unchanged.
-            step = self._compiled(self.predict_step, "predict", donate=())
+            step = self._compiled(self.predict_step, STATE[:2], donate=())
 
             def predict(batch):
                 state = self._state(STATE[:2])
@@ -252,6 +280,7 @@ class Trainer(base_trainer.Trainer):
     def _callback_list(self, callbacks, verbose, epochs, steps, add_history=False):
         if isinstance(callbacks, callbacks_module.CallbackList):
             return callbacks
+        verbose = verbose if world.rank() == 0 else 0
         extra = {"add_history": True} if add_history else {}
         return callbacks_module.CallbackList(
             callbacks, add_progbar=verbose != 0, verbose=verbose, epochs=epochs, steps=steps,
