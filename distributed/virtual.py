@@ -124,7 +124,7 @@ class VirtualCommunicator:
 def _view(address: int, count: int, datatype: int) -> np.ndarray:
     dtype = ALL[datatype]
     raw = (ctypes.c_char * (count * dtype.itemsize)).from_address(address)
-    return np.frombuffer(raw, dtype.numpy)
+    return np.frombuffer(memoryview(raw), dtype.numpy)
 
 
 def virtual_run(make: Callable[[int, VirtualCommunicator], Executable], size: int,

@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-import tfn
+from tfn import distributed
 
 sys.path.insert(0, str(Path(__file__).parent))
 import digits
@@ -34,7 +34,7 @@ def main() -> None:
     whole = len(images) // options.batch_size * options.batch_size
     history = model.fit(images[:whole], labels[:whole], batch_size=options.batch_size,
                         epochs=options.epochs, verbose=0)
-    if tfn.distributed.rank() == 0:
+    if distributed.rank() == 0:
         weights = {f"w{i}": w for i, w in enumerate(model.get_weights())}
         np.savez(options.out, loss=np.array(history.history["loss"]), **weights)
 

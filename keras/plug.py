@@ -110,7 +110,7 @@ def _wrap_standardize_shape(module: ModuleType) -> None:
             shape = tuple(None if isinstance(d, Dim) else d for d in shape)
         return standardize(shape)
 
-    module.standardize_shape = standardize_shape
+    module.__dict__["standardize_shape"] = standardize_shape
 
 
 WRAPS: dict[str, Callable[[ModuleType], None]] = {

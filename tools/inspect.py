@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.table import Table
@@ -87,7 +88,7 @@ def _stage(function, stage: str) -> str:
 
 
 def _signatures(bundle, json: bool) -> None:
-    rows = {name: {"inputs": {s.name: str(s.type) for s in signature.inputs},
+    rows: dict[str, dict[str, Any]] = {name: {"inputs": {s.name: str(s.type) for s in signature.inputs},
                    "outputs": {s.name: str(s.type) for s in signature.outputs},
                    "ops": len(signature.function.ops)}
             for name, signature in bundle.signatures.items()}

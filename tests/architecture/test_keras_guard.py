@@ -41,6 +41,7 @@ def upstream() -> Path:
 
 def check(command: list[str], folder: Path, variables: dict[str, str], home: Path) -> None:
     """Run `command` in `folder`; `keras` must be upstream's and `tfn.keras` that of `home`."""
+    variables = variables | {"KERAS_BACKEND": "tfn"}
     result = subprocess.run(
         command, cwd=folder, env=variables, capture_output=True, text=True, check=False
     )

@@ -49,7 +49,7 @@ def test_weights_that_do_not_match_are_refused(trained, tmp_path):
     model, _ = trained
     model.save_weights(tmp_path / "m.weights.h5")
     other = keras.Sequential([keras.Input((8, 8, 2)), layers.Conv2D(7, 3), layers.Flatten()])
-    with pytest.raises(ValueError, match="shape|layer|variable"):
+    with pytest.raises(ValueError, match=r"shape|layer|variable"):
         other.load_weights(tmp_path / "m.weights.h5")
 
 

@@ -1,5 +1,6 @@
 """fit, evaluate, predict, callbacks, and the state of variables between steps."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -79,7 +80,7 @@ def test_callbacks_see_the_values_of_their_step(data):
               callbacks=[Record()])
     weights = [w for _, w in seen]
     assert all(any((a != b).any() for a, b in zip(u, v, strict=True))
-               for u, v in zip(weights, weights[1:], strict=False))
+               for u, v in itertools.pairwise(weights))
     for (_, after), current in zip(seen[-1:], [model.get_weights()], strict=True):
         assert all((a == b).all() for a, b in zip(after, current, strict=True))
 
