@@ -135,6 +135,10 @@ class Emitter(Text):
 
     def widened(self, register: str, dtype: DType) -> str:
         """A 16-bit float as an f32."""
+        if dtype.llvm == "bfloat":
+            # On bits, too: LLVM narrows what follows an `fpext`, and AVX512-BF16 loses subnormals.
+            bits = self.inst(f"zext i16 {self.inst(f'bitcast bfloat {register} to i16')} to i32")
+            return self.inst(f"bitcast i32 {self.inst(f'shl i32 {bits}, 16')} to float")
         return self.inst(f"fpext {dtype.llvm} {register} to float")
 
     def pointer(self, value: Value, index: Sequence[Index]) -> str:
@@ -231,7 +235,12 @@ class Emitter(Text):
         symbol = mathlib.function_name(name, dtype.bits == 64)
         self.functions.add(symbol)
         kind = register_type(dtype)
-        return self.inst(f"call {kind} @{symbol}({', '.join(f'{kind} {o}' for o in operands)})")
+        result = self.inst(f"call {kind} @{symbol}({', '.join(f'{kind} {o}' for o in operands)})")
+        if dtype.llvm == "half" and name in mathlib.THROUGH_DOUBLE:
+            # Or LLVM rounds the double to half at once, by a function of a compiler library.
+            self.declare("declare float @llvm.arithmetic.fence.f32(float)")
+            result = self.inst(f"call float @llvm.arithmetic.fence.f32(float {result})")
+        return result
 
     def _integer_power(self, dtype: DType, x: str, y: str) -> str:
         """x**y by squaring, wrapping; a negative exponent gives 0 unless x is 1 or -1."""

@@ -15,6 +15,9 @@ from .mathlib_double import DOUBLE
 from .mathlib_single import SINGLE
 
 _SOURCES: dict[str, Callable[[], str]] = {**SINGLE, **DOUBLE}
+THROUGH_DOUBLE = frozenset({"sin", "cos", "tan", "cbrt", "atan2", "pow", "fmod"})
+"""Functions whose f32 version computes in f64."""
+
 _SYMBOL = re.compile(r"@((?:tfn|llvm)\.[\w.]+)")
 
 

@@ -303,6 +303,12 @@ def _logical_right(x, y):
     return np.right_shift(x.view(unsigned), y.view(unsigned)).view(x.dtype)
 
 
+def _arithmetic_right(x, y):
+    """The highest bit is a sign, in unsigned types, too (as XLA)."""
+    signed = f"i{x.dtype.itemsize}"
+    return np.right_shift(x.view(signed), np.asarray(y).astype(signed)).view(x.dtype)
+
+
 def _power(x, y):
     if x.dtype.kind in "iu":
         negative = y < 0
@@ -395,7 +401,7 @@ declare_binary("stablehlo.xor", np.bitwise_xor, _opcode(int="xor", uint="xor", b
 declare_binary("stablehlo.shift_left", _shift(np.left_shift, np.zeros_like), _shift_scalar("shl"),
                None, INTEGER)
 declare_binary("stablehlo.shift_right_arithmetic",
-               _shift(np.right_shift, lambda x: np.where(x < 0, -1, 0).astype(x.dtype)),
+               _shift(_arithmetic_right, lambda x: _arithmetic_right(x, x.itemsize * 8 - 1)),
                _shift_scalar("ashr"), None, INTEGER)
 declare_binary("stablehlo.shift_right_logical", _shift(_logical_right, np.zeros_like),
                _shift_scalar("lshr"), None, INTEGER)

@@ -81,12 +81,13 @@ def linearise(block: Block, program: Program | None = None) -> Program:
 
 
 def _alias(op: Op, program: Program) -> None:
-    root, offset = program.root(op.operands[0])
-    if op.name == "stablehlo.slice":
-        inner = op.operands[0].type.with_shape(op.operands[0].shape[1:]).nbytes
-        start = op.attributes["start_indices"][0]
-        offset = offset + (start * inner if isinstance(inner, int) else inner * start)
-    program.roots[op.result] = (root, offset)
+    for operand, result in zip(op.operands, op.results, strict=True):
+        offset: Extent = 0
+        if op.name == "stablehlo.slice":
+            inner = operand.type.with_shape(operand.shape[1:]).nbytes
+            start = op.attributes["start_indices"][0]
+            offset = start * inner if isinstance(inner, int) else inner * start
+        program.roots[result] = (operand, offset)
 
 
 def _constant(op: Op, program: Program) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from tfn.compiler.compile import compile_function
 from tfn.compiler.errors import OpError, ParseError, TfnError, UnsupportedError
 from tfn.compiler.ir.attributes import Verbatim
 from tfn.compiler.ir.evaluator import evaluate
@@ -89,11 +90,14 @@ def _arrays(file):
 @pytest.mark.outside("jax")
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 class TestJaxTrainSteps:
-    def test_reads_and_agrees(self, jax_programs, name):
+    @pytest.mark.parametrize("engine", ["evaluator", "compiler"])
+    def test_reads_and_agrees(self, jax_programs, name, engine):
         module = parse_module((jax_programs / f"{name}.mlir").read_text(), f"{name}.mlir")
         main = module["main"]
         assert main.argument_attributes[0] == {"tf.aliasing_output": 0}
-        results = evaluate(main, _arrays(jax_programs / f"{name}.in.npz"))
+        inputs = _arrays(jax_programs / f"{name}.in.npz")
+        results = (evaluate(main, inputs) if engine == "evaluator"
+                   else compile_function(main)(*inputs))
         for mine, theirs in zip(results, _arrays(jax_programs / f"{name}.out.npz"), strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
 
