@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import UnsupportedError
 from ..ir.core import Block, Location, Op, Value
 from ..ir.dims import Extent
-from ..ir.dtypes import DType
+from ..ir.dtypes import MINIFLOATS, DType
 from ..ops.reduction import combiner
 from . import mathlib
 from .extents import Extents
@@ -113,13 +113,15 @@ class Emitter(Text):
         return self.rounded(register, op.result.dtype)
 
     def rounded(self, register: str, dtype: DType) -> str:
-        """Round an f32 register to the 16-bit float it stands for."""
-        if dtype.is_float and dtype.bits == 16:
+        """Round an f32 register to the narrow float it stands for."""
+        if dtype.is_float and dtype.is_narrow:
             return self.widened(self.narrowed(register, dtype), dtype)
         return register
 
     def narrowed(self, register: str, dtype: DType) -> str:
-        """The f32 `register` rounded to the 16-bit float type `dtype`."""
+        """The f32 `register` rounded to the narrow float type `dtype`."""
+        if dtype in MINIFLOATS:
+            return self._minifloat("narrow", dtype, f"float {register}", "i8")
         if dtype.llvm != "bfloat":
             return self.inst(f"fptrunc float {register} to {dtype.llvm}")
         # On bits: without AVX512-BF16, LLVM would call a compiler library nobody links.
@@ -134,12 +136,19 @@ class Emitter(Text):
         return self.inst(f"bitcast i16 {self.inst(f'trunc i32 {chosen} to i16')} to bfloat")
 
     def widened(self, register: str, dtype: DType) -> str:
-        """A 16-bit float as an f32."""
+        """A narrow float as an f32."""
+        if dtype in MINIFLOATS:
+            return self._minifloat("widen", dtype, f"i8 {register}", "float")
         if dtype.llvm == "bfloat":
             # On bits, too: LLVM narrows what follows an `fpext`, and AVX512-BF16 loses subnormals.
             bits = self.inst(f"zext i16 {self.inst(f'bitcast bfloat {register} to i16')} to i32")
             return self.inst(f"bitcast i32 {self.inst(f'shl i32 {bits}, 16')} to float")
         return self.inst(f"fpext {dtype.llvm} {register} to float")
+
+    def _minifloat(self, what: str, dtype: DType, operand: str, kind: str) -> str:
+        symbol = f"tfn.{what}.{dtype.name}"
+        self.functions.add(symbol)
+        return self.inst(f"call {kind} @{symbol}({operand})")
 
     def pointer(self, value: Value, index: Sequence[Index]) -> str:
         position = self.linear(value, index)
@@ -157,16 +166,18 @@ class Emitter(Text):
         raw = self.inst(f"load {dtype.storage}, ptr {pointer}, align {dtype.itemsize}")
         if dtype.kind == "bool":
             return self.inst(f"icmp ne i8 {raw}, 0")
-        if dtype.is_float and dtype.bits == 16:
+        if dtype.is_float and dtype.is_narrow:
             return self.widened(raw, dtype)
-        return raw
+        return self.inst(f"trunc i8 {raw} to {dtype.llvm}") if dtype.is_narrow else raw
 
     def store_to(self, pointer: str, dtype: DType, register: str) -> None:
         self._refuse_complex(dtype)
         if dtype.kind == "bool":
             register = self.inst(f"zext i1 {register} to i8")
-        elif dtype.is_float and dtype.bits == 16:
+        elif dtype.is_float and dtype.is_narrow:
             register = self.narrowed(register, dtype)
+        elif dtype.is_narrow:
+            register = self.inst(f"zext {dtype.llvm} {register} to i8")
         self.do(f"store {dtype.storage} {register}, ptr {pointer}, align {dtype.itemsize}")
 
     def _refuse_complex(self, dtype: DType) -> None:
@@ -328,11 +339,11 @@ class Emitter(Text):
         return self.inst(f"{'sext' if signed else 'zext'} {a} {x} to {b}")
 
     def bitcast(self, x: str, source: DType, target: DType) -> str:
-        if source.is_float and source.bits == 16:
+        if source.is_float and source.is_narrow:
             x = self.narrowed(x, source)
         if source.llvm != target.llvm:
             x = self.inst(f"bitcast {source.llvm} {x} to {target.llvm}")
-        if target.is_float and target.bits == 16:
+        if target.is_float and target.is_narrow:
             x = self.widened(x, target)
         return x
 

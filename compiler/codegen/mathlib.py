@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 from .mathlib_double import DOUBLE
 from .mathlib_single import SINGLE
+from .minifloat import MINI
 
-_SOURCES: dict[str, Callable[[], str]] = {**SINGLE, **DOUBLE}
+_SOURCES: dict[str, Callable[[], str]] = {**SINGLE, **DOUBLE, **MINI}
 THROUGH_DOUBLE = frozenset({"sin", "cos", "tan", "cbrt", "atan2", "pow", "fmod"})
 """Functions whose f32 version computes in f64."""
 

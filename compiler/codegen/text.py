@@ -16,7 +16,7 @@ Index = int | str
 
 
 def literal(value, dtype: DType) -> str:
-    """A constant of the *register* type of `dtype` (16-bit floats live in f32 registers)."""
+    """A constant of the *register* type of `dtype` (narrow floats live in f32 registers)."""
     if dtype.kind == "bool":
         return "true" if value else "false"
     if dtype.is_integer:
@@ -36,7 +36,7 @@ def _clip_f32(number: float) -> float:
 
 def register_type(dtype: DType) -> str:
     """The LLVM type an element of `dtype` has in a register."""
-    return "float" if dtype.is_float and dtype.bits == 16 else dtype.llvm
+    return "float" if dtype.is_float and dtype.is_narrow else dtype.llvm
 
 
 def suffix(dtype: DType) -> str:

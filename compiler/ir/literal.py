@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+import ml_dtypes
 import numpy as np
 
 from .core import TensorType
@@ -196,7 +197,7 @@ def _read_float(element: str, dtype: np.dtype):
 
 
 def _read_integers(elements: list[str], dtype: DType) -> np.ndarray:
-    info = np.iinfo(dtype.numpy)
+    info = ml_dtypes.iinfo(dtype.numpy)
     try:
         values = [int(e, 0) if "0x" in e else int(e) for e in elements]
     except ValueError:

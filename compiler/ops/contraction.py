@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import UnsupportedError
 from ..ir.core import TensorType, Value
-from ..ir.dtypes import as_dtype
+from ..ir.dtypes import as_dtype, widened
 from ..ir.structs import ConvDimensionNumbers, DotDimensionNumbers
 from ..trace.core import bind
 from .declare import Factors, OpDefinition, op, require
@@ -37,11 +37,6 @@ class Contraction:
     lhs: tuple[Affine, ...]
     rhs: tuple[Affine, ...]
     out: tuple[Affine, ...]
-
-
-def _wide(x: np.ndarray) -> np.ndarray:
-    """16-bit floats accumulate in f32."""
-    return x.astype(np.float32) if x.dtype.itemsize == 2 and x.dtype.kind in "fV" else x
 
 
 # -- dot_general ----------------------------------------------------------------------------------
@@ -85,9 +80,9 @@ class DotGeneral(OpDefinition):
     def evaluate(operands, attributes, regions, result_types):
         lhs, rhs = operands
         n = attributes["dot_dimension_numbers"]
-        target = result_types[0].dtype.numpy
-        accumulate = np.float32 if target.itemsize == 2 and target.kind in "fV" else target
-        lhs, rhs = (_wide(x).astype(accumulate, copy=False) for x in (lhs, rhs))
+        target = result_types[0].dtype
+        accumulate = target.wide
+        lhs, rhs = (widened(x).astype(accumulate, copy=False) for x in (lhs, rhs))
         lb, lc = n.lhs_batching_dimensions, n.lhs_contracting_dimensions
         rb, rc = n.rhs_batching_dimensions, n.rhs_contracting_dimensions
         lf, rf = _free(lhs.ndim, lb, lc), _free(rhs.ndim, rb, rc)
@@ -100,7 +95,7 @@ class DotGeneral(OpDefinition):
         if accumulate == np.bool_:
             return [(left[..., None] & right[..., None, :, :]).any(-2).reshape(
                 result_types[0].shape)]
-        return [np.matmul(left, right).reshape(result_types[0].shape).astype(target)]
+        return [np.matmul(left, right).reshape(result_types[0].shape).astype(target.numpy)]
 
     def vjp(cotangents, op, operands, results):
         lhs, rhs = operands
@@ -297,7 +292,7 @@ def _convolve(lhs, rhs, a, result_type):
     n = a["dimension_numbers"]
     groups, batch_groups = a["feature_group_count"], a["batch_group_count"]
     target = result_type.dtype.numpy
-    accumulate = _wide(np.zeros((), target)).dtype
+    accumulate = as_dtype(target).wide
     x = lhs.astype(accumulate).transpose(
         n.input_batch_dimension, n.input_feature_dimension, *n.input_spatial_dimensions)
     w = rhs.astype(accumulate).transpose(

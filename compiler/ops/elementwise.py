@@ -6,11 +6,12 @@ one element (or one vector of elements) as LLVM IR. `emit` is `codegen.emitter.E
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 
 from ..errors import OpError
 from ..ir.core import TensorType
-from ..ir.dtypes import C64, C128, F32, F64, I1
+from ..ir.dtypes import C64, C128, F32, F64, I1, DType, as_dtype, widened
 from ..trace.core import bind
 from .declare import (
     ANY,
@@ -65,18 +66,10 @@ class Elementwise(OpDefinition):
 
     @classmethod
     def evaluate(cls, operands, attributes, regions, result_types):
-        return [_wide(cls.function, operands)]
+        return [cls.function(*map(widened, operands))]
 
     scalar = None
     """`scalar(emit, dtype, *registers) -> register`: one element of the result."""
-
-
-def _wide(function, operands):
-    """Apply `function`, computing 16-bit floats in f32 as the compiler does."""
-    kinds = {o.dtype.itemsize for o in operands if o.dtype.kind in "fV"}
-    if kinds == {2}:
-        return function(*[o.astype(np.float32) if o.dtype.kind in "fV" else o for o in operands])
-    return function(*operands)
 
 
 class Unary(Elementwise):
@@ -183,7 +176,7 @@ def _sign_scalar(emit, dtype, x):
 
 
 def _sign(x):
-    if x.dtype.kind in "fV":
+    if x.dtype.kind == "f":
         return np.where(x == 0, x, np.sign(x))
     return np.sign(x)
 
@@ -430,7 +423,7 @@ class Compare(Elementwise):
         return operand.with_dtype(I1)
 
     def evaluate(operands, attributes, regions, result_types):
-        return [COMPARISONS[attributes["comparison_direction"]][0](*operands)]
+        return [COMPARISONS[attributes["comparison_direction"]][0](*map(widened, operands))]
 
     def vjp(cotangents, op, operands, results):
         return [None, None]
@@ -484,7 +477,7 @@ class Clamp(Elementwise):
         return [x]
 
     def evaluate(operands, attributes, regions, result_types):
-        low, x, high = operands
+        low, x, high = map(widened, operands)
         return [np.minimum(np.maximum(x, low), high)]
 
     def vjp(cotangents, op, operands, results):
@@ -501,13 +494,13 @@ class Clamp(Elementwise):
         return _extreme_scalar("minimum", "smin", "umin", "and")(emit, dtype, pick, high)
 
 
-def _saturating(x: np.ndarray, target: np.dtype) -> np.ndarray:
+def _saturating(x: np.ndarray, target: DType) -> np.ndarray:
     """Float to integer as XLA: saturate, NaN to 0."""
-    info = np.iinfo(target)
+    info = ml_dtypes.iinfo(target.numpy)
     wide = np.nan_to_num(x.astype(np.float64), nan=0.0, posinf=info.max, neginf=info.min)
     low, high = wide <= info.min, wide >= info.max
-    middle = np.where(low | high, 0, wide).astype(target)
-    return np.where(low, info.min, np.where(high, info.max, middle)).astype(target)
+    middle = np.where(low | high, 0, wide).astype(target.wide)
+    return np.where(low, info.min, np.where(high, info.max, middle)).astype(target.numpy)
 
 
 @op("stablehlo.convert")
@@ -523,8 +516,8 @@ class Convert(Elementwise):
         (x,), target = operands, attributes["dtype"]
         if target is I1:
             return [x != 0]
-        if target.is_integer and x.dtype.kind in "fV":
-            return [_saturating(x, target.numpy)]
+        if target.is_integer and as_dtype(x.dtype).is_float:
+            return [_saturating(x, target)]
         if x.dtype.kind == "c" and target.kind != "complex":
             x = x.real
         return [x.astype(target.numpy)]

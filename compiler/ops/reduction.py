@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from itertools import product as cartesian
 
+import ml_dtypes
 import numpy as np
 
 from ..errors import UnsupportedError
@@ -51,14 +52,17 @@ def identity_of(kind: str, dtype: DType) -> np.ndarray:
     if kind in ("maximum", "minimum"):
         sign = -1 if kind == "maximum" else 1
         if dtype.kind == "float":
-            return np.asarray(sign * np.inf, dtype.numpy)
+            extreme = np.asarray(sign * np.inf).astype(dtype.numpy)
+            info = ml_dtypes.finfo(dtype.numpy)
+            return extreme if extreme == sign * np.inf else np.asarray(
+                info.min if sign < 0 else info.max, dtype.numpy)
         if dtype.kind == "bool":
             return np.asarray(kind == "minimum")
-        info = np.iinfo(dtype.numpy)
+        info = ml_dtypes.iinfo(dtype.numpy)
         return np.asarray(info.min if kind == "maximum" else info.max, dtype.numpy)
     value = {"add": 0, "multiply": 1, "or": 0, "xor": 0, "and": -1 if dtype.kind == "int" else 1}
     if kind == "and" and dtype.kind == "uint":
-        return np.asarray(np.iinfo(dtype.numpy).max, dtype.numpy)
+        return np.asarray(ml_dtypes.iinfo(dtype.numpy).max, dtype.numpy)
     return np.asarray(value[kind]).astype(dtype.numpy)
 
 
@@ -143,8 +147,8 @@ class Reduce(OpDefinition):
         if kind is not None:
             (x,), (init,) = inputs, inits
             function = COMBINERS[kind]
-            # NumPy's pairwise order needs a wider accumulator for 16-bit floats.
-            wide = np.float32 if x.dtype.itemsize == 2 and x.dtype.kind in "fV" else x.dtype
+            # NumPy's pairwise order needs a wider accumulator for narrow types.
+            wide = as_dtype(x.dtype).wide
             total = function.reduce(x.astype(wide, copy=False), axis=dims, dtype=wide,
                                     initial=init.astype(wide)[()])
             return [total.astype(x.dtype)]
