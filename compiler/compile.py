@@ -20,6 +20,7 @@ from .passes import PIPELINE
 from .passes.regions import everywhere
 from .runtime import walk
 from .runtime.cache import KERNELS
+from .runtime.host import HostCall
 from .runtime.plan import ALIGNMENT, Plan, make_plan
 
 
@@ -101,6 +102,8 @@ class Executable:
             return 0
         if step.kernel is not None:
             return KERNELS.address(step.kernel)
+        if step.host is not None:
+            return 0  # Per call shapes: see `_Bound`.
         if step.collective is None:
             return walk.copy_address()
         return walk.collective_address(step.collective.name)
@@ -212,6 +215,7 @@ class _Bound:
         table: list[int] = []
         starts, jumps = [], []
         widest = 2
+        self.host_calls: list[HostCall] = []
         for step, address, scalars in zip(plan.steps, executable._addresses,
                                           executable._scalars, strict=True):
             starts.append(len(table))
@@ -222,6 +226,10 @@ class _Bound:
                 jumps.append((len(table) + 1, step.jump.target))
                 table += [address, 0, step.jump.width, step.jump.unless, *(pairs or [0, 0])]
                 continue
+            if step.host is not None:
+                call = HostCall(step.host, sizes)
+                self.host_calls.append(call)
+                address = call.address
             extents = [_value(e, sizes) for e in step.extents]
             if step.collective is not None:
                 extents += self._collective(step.collective)
@@ -233,10 +241,13 @@ class _Bound:
             table[word] = starts[target]
         self.words = len(table)
         self.table = np.array(table or [0], np.int64)
-        self.scratch = np.zeros(widest, np.int64)
+        # The word before the pointers is the walker's stop flag.
+        self.scratch = np.zeros(1 + widest, np.int64)
+        for call in self.host_calls:
+            call.stop = self.scratch[:1]
         self._call = walk.walker()
         self._pointers = (self.table.ctypes.data, self.bases.ctypes.data,
-                          self.scratch.ctypes.data)
+                          self.scratch.ctypes.data + 8)
 
     def _collective(self, op: Op) -> list[int]:
         communicator = self.executable.communicator
@@ -259,7 +270,16 @@ class _Bound:
         bases[self._first_result:] = [_pointer(r) for r in results]
         table, base_table, scratch = self._pointers
         self._call(table, self.words, base_table, scratch)
+        if self.host_calls:
+            self._raise_failure()
         return results
+
+    def _raise_failure(self) -> None:
+        self.scratch[0] = 0
+        for call in self.host_calls:
+            failure, call.failure = call.failure, None
+            if failure is not None:
+                raise failure
 
 
 def _pointer(array: np.ndarray) -> int:

@@ -192,6 +192,9 @@ class _Entry:
         if step.collective is not None:
             raise UnsupportedError(f"{step.collective.name} cannot be exported: export the program"
                                    " before it is partitioned", step.collective.location)
+        if step.host is not None:
+            raise UnsupportedError(f"{step.host.name} runs in Python and cannot be exported to"
+                                   " machine code", step.host.location)
         pointers = [self.pointer(p) for p in step.places]
         if step.jump is not None:
             self._jump(number, step.jump, pointers)

@@ -77,6 +77,8 @@ class Kind:
     read: Callable[[Any], Any]
     write_pretty: Callable[[Any], str] | None = None
     implied: Callable[[TensorType], Any] | None = None
+    every: bool = False
+    """What is implied is the list of all result types."""
 
     def pretty(self, value: Any) -> str:
         return (self.write_pretty or self.write)(value)
@@ -411,6 +413,7 @@ KINDS: dict[str, Kind] = {
     "result_dtype": _implied(lambda t: t.dtype),
     "result_shape": _implied(lambda t: t.shape),
     "result_type": _implied(lambda t: t),
+    "result_types": Kind(write_attribute, _opaque, None, lambda t: t, every=True),
     "opaque": OPAQUE,
 }
 

@@ -126,6 +126,11 @@ class Op:
         return self.definition.name
 
     @property
+    def has_effect(self) -> bool:
+        """Must be kept, and kept in order with others of its kind."""
+        return self.definition.has_effect or bool(self.attributes.get("has_side_effect"))
+
+    @property
     def result(self) -> Value:
         """The only result."""
         (value,) = self.results

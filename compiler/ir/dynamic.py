@@ -327,7 +327,7 @@ class _Body:
         queue = self.suspects
         while queue:
             maker = queue.pop().op
-            if maker is None or maker in dropped or maker.definition.has_effect:
+            if maker is None or maker in dropped or maker.has_effect:
                 continue
             if maker.regions or any(count.get(r) for r in maker.results):
                 continue

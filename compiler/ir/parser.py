@@ -473,7 +473,9 @@ class Parser(AttributeParser):
         """Fill in attributes that the result types imply; refuse an op that lacks one."""
         for name, kind_name in definition.attributes.items():
             implied = kind_of(kind_name).implied
-            if implied is not None and types:
+            if kind_of(kind_name).every:
+                attributes[name] = tuple(types)
+            elif implied is not None and types:
                 value = implied(types[-1])
                 if name not in definition.optional or (
                         operands and value != implied(operands[0].type)):

@@ -233,6 +233,13 @@ ROWS: Mapping[str, Row] = {
     "stablehlo.slice": row("% $start_indices:slices"),
     "stablehlo.transpose": row("% , dims = $permutation"),
     "chlo.top_k": row("( % , k = $k )", "arrow"),
+    "check.expect_almost_eq": row("% , % [ , tolerance = $tolerance ]", "first"),
+    "check.expect_almost_eq_const": row("% , $value", "none"),
+    "check.expect_close": row(
+        "% , % [ , max_ulp_difference = $max_ulp_difference ]"
+        " [ , min_ulp_difference = $min_ulp_difference ]", "operands"),
+    "check.expect_eq": row("% , %", "first"),
+    "check.expect_eq_const": row("% , $value", "none"),
 }
 
 
@@ -288,6 +295,8 @@ TYPE_STYLES: Mapping[str, tuple[Callable[[Types, Types], str | None],
     "result": (lambda o, r: str(r[0]), _only),
     "select": (_select, lambda listed: listed[1:] if len(listed) == 2 else None),
     "pairwise": (lambda o, r: ", ".join(map(str, r)) if o == r else None, lambda listed: listed),
+    "first": (lambda o, r: str(o[0]), lambda listed: []),
+    "operands": (lambda o, r: ", ".join(map(str, o)), lambda listed: []),
     "none": (lambda o, r: "", lambda listed: []),
     "arrow": (lambda o, r: f"{', '.join(map(str, o))} -> {result_types(r)}", lambda listed: None),
 }

@@ -1,9 +1,11 @@
 """Every op family. Declaring an op is importing its family: import this to have them all."""
 
 from . import (  # noqa: F401
+    check,
     collective,
     contraction,
     control,
+    custom_call,
     dynamic,
     elementwise,
     indexing,

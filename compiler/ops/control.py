@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..ir.core import Function
+from ..ir.core import Function, Op
 from ..trace.core import Array, as_array, bind, current_graph, replay, trace
 from .declare import Factors, OpDefinition, op, require
 
@@ -124,7 +124,22 @@ class Composite(_Inlined):
 
 
 INLINED: dict[str, str] = {"func.call": "callee", "stablehlo.composite": "decomposition"}
-"""Ops that can be replaced by the body of the function in the attribute."""
+"""Ops that stand for the function in the attribute."""
+
+
+def body_of(op: Op) -> Function | None:
+    """The function an op stands for: that of a call or composite, or the traced decomposition of an
+    op that has one; None for any other op."""
+    if op.name in INLINED:
+        return op.attributes[INLINED[op.name]]
+    if op.definition.decompose is None:
+        return None
+    types = [o.type for o in op.operands]
+    body, _ = trace(lambda *operands: op.definition.rule("decompose")(operands, op.attributes),
+                    types, op.name.partition(".")[2])
+    for inner in body.ops:
+        inner.location = op.location
+    return body
 
 
 def composite(name: str, function: Callable[..., Any], *arguments: Any, **attributes: Any) -> Any:
@@ -156,4 +171,4 @@ def composite(name: str, function: Callable[..., Any], *arguments: Any, **attrib
 
 def inline(op, operands):
     """The results of an inlinable op, by binding the ops of its function."""
-    return replay(op.attributes[INLINED[op.name]], operands)
+    return replay(body_of(op), operands)

@@ -39,6 +39,9 @@ class OpDefinition:
       raises `OpError` that cites the spec's constraint (`C3`).
     - `evaluate(operands, attributes, regions, result_types) -> list[np.ndarray]`: the meaning, with
       NumPy. Regions are `Block`s; `ir.evaluator.run_block` runs one.
+    - `decompose(operands, attributes) -> list`: the results by binding other ops. An op with it needs
+      no other rule but `infer`: it is evaluated, differentiated, batched and compiled as its body
+      (`ops.control.body_of`).
     - `vjp(cotangents, op, operands, results) -> list`: cotangents of the operands (None where there
       is none). All values may be traced; write it with `compiler.numpy` / `ops.bind`. `cotangents`
       has one entry per result, None for a result nothing depends on.
@@ -63,9 +66,12 @@ class OpDefinition:
     """Each result element is a cheap function of a bounded number of operand elements."""
     has_effect = False
     """Must be kept and kept in order (collectives, outfeed)."""
+    host = False
+    """Compiled programs call back into Python, which runs `evaluate`."""
 
     infer: Callable[..., list[TensorType]]
     evaluate: Callable[..., Sequence[np.ndarray]] | None = None
+    decompose: Callable[..., Sequence[Any]] | None = None
     vjp: Callable[..., Sequence[Any]] | None = None
     factors: Callable[[Op], Factors] | None = None
     element: Callable[..., Any] | None = None
@@ -120,14 +126,28 @@ def op(name: str, spec: str | None = None):
         cls.name = name
         dialect, _, short = name.partition(".")
         cls.spec = spec if spec is not None else (short if dialect == "stablehlo" else "")
-        for rule in ("infer", "evaluate", "vjp", "factors", "element", "contraction", "kernel"):
+        for rule in ("infer", "evaluate", "decompose", "vjp", "factors", "element", "contraction", "kernel"):
             function = cls.__dict__.get(rule)
             if callable(function) and not isinstance(function, (staticmethod, classmethod)):
                 setattr(cls, rule, staticmethod(function))
+        if cls.decompose is not None and cls.evaluate is None:
+            cls.evaluate = staticmethod(_by_decomposition(cls))
         REGISTRY[name] = cls
         return cls
 
     return register
+
+
+def _by_decomposition(cls: type[OpDefinition]):
+    """The `evaluate` rule of an op that is defined by others."""
+
+    def evaluate(operands, attributes, regions, result_types):
+        from ..trace.core import Array, eager
+
+        with eager():
+            return [r.numpy() for r in cls.rule("decompose")([Array(o) for o in operands], attributes)]
+
+    return evaluate
 
 
 def definition(name: str) -> type[OpDefinition]:

@@ -16,7 +16,7 @@ def cse(function: Function, target=None) -> Function:
     seen: dict[Any, Op] = {}
     for op in function.ops:
         # Regions compare by identity: reducers are shared, so equal reductions are found.
-        key = None if op.definition.has_effect else _key(op, rewriter)
+        key = None if op.has_effect else _key(op, rewriter)
         known = seen.get(key) if key is not None else None
         if known is not None:
             rewriter.replace(op, known.results)

@@ -12,7 +12,7 @@ def dce(function: Function, target=None) -> Function:
     needed: set[Value] = set(function.returns)
     kept = set()
     for op in reversed(function.ops):
-        if op.definition.has_effect or any(r in needed for r in op.results):
+        if op.has_effect or any(r in needed for r in op.results):
             kept.add(op)
             needed.update(op.operands)
             for region in op.regions:

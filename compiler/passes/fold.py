@@ -30,7 +30,7 @@ def fold(function: Function, target=None) -> Function:
 
 
 def _fold(op: Op, rewriter: Rewriter) -> list[np.ndarray] | None:
-    if (not op.operands or op.definition.has_effect or op.regions
+    if (not op.operands or op.has_effect or op.regions
             or op.definition.evaluate is None):
         return None
     small = all(r.type.is_static and r.type.nbytes <= MAX_BYTES for r in op.results)

@@ -46,7 +46,7 @@ def is_planned(op: Op) -> bool:
     """Ops that never enter a kernel."""
     if op.name == "stablehlo.constant":
         return not is_splat(op.attributes["value"])
-    return is_alias(op) or op.definition.has_effect or op.name in CONTROL
+    return is_alias(op) or op.has_effect or op.definition.host or op.name in CONTROL
 
 
 def is_free(op: Op | None) -> bool:

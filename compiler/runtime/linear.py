@@ -73,7 +73,7 @@ def linearise(block: Block, program: Program | None = None) -> Program:
             rule(op, program)
         elif is_alias(op):
             _alias(op, program)
-        elif op.name == "tfn.kernel" or op.definition.has_effect:
+        elif op.name == "tfn.kernel" or op.has_effect or op.definition.host:
             program.add(op, op.operands, op.results)
         else:
             raise UnsupportedError(f"{op.name} cannot be compiled yet", op.location)

@@ -45,12 +45,13 @@ class Jump:
 @dataclass(frozen=True)
 class Step:
     """One call or jump. `kernel` is a compiled kernel; without any, a step is a copy (of
-    `extents[0]` bytes), a call into the communicator (`collective`) or a `jump`."""
+    `extents[0]` bytes), a call into the communicator (`collective`) or Python (`host`), or a `jump`."""
 
     kernel: Kernel | None
     places: tuple[Place, ...]
     extents: tuple[Extent, ...]
     collective: Op | None = None
+    host: Op | None = None
     jump: Jump | None = None
 
 
@@ -248,6 +249,8 @@ class _Planner:
             return Step(None, places, (), jump=Jump(node.target.node, node.unless, width))
         if node.op is None:
             return Step(None, places, (node.writes[0].type.nbytes,))
+        if node.op.definition.host:
+            return Step(None, places, (), host=node.op)
         if node not in self.kernels:
             return Step(None, places, (node.op.operands[0].type.size,), node.op)
         kernel = self.kernels[node]

@@ -4,7 +4,7 @@ A plan is an int64 table. Per step: function address, number of buffers, number 
 of the scalars, then (base, offset) per buffer, then the extents. `bases` are the addresses of the
 arena, constants, arguments and results. Copies and collectives are functions of the same signature.
 A jump has the function address 0, then: target word, width (0: always), the value that goes on,
-base, offset.
+base, offset. A step that fails sets the word before `scratch`, which ends the walk.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ _TEXT = """
 define void @tfn_walk(ptr %table, i64 %words, ptr %bases, ptr %scratch) {
 entry:
   %end = getelementptr i64, ptr %table, i64 %words
+  %stop = getelementptr i64, ptr %scratch, i64 -1
   br label %head
 head:
   %p = phi ptr [%table, %entry], [%p1, %call], [%after, %jump], [%after, %compare], [%to, %taken]
@@ -88,7 +89,9 @@ call:
   %ext = getelementptr i64, ptr %pairs, i64 %nb2
   call void %fn(ptr %scratch, ptr %ext, ptr %sc)
   %p1 = getelementptr i64, ptr %ext, i64 %ne
-  br label %head
+  %stopped = load i64, ptr %stop
+  %go = icmp eq i64 %stopped, 0
+  br i1 %go, label %head, label %done
 done:
   ret void
 }

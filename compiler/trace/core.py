@@ -320,6 +320,7 @@ def bind(
     if graph is not None and (
         any(isinstance(i, Tracer) for i in inputs)
         or op.has_effect
+        or attributes.get("has_side_effect")
         or any(not t.is_static or t.size > _EAGER_IN_TRACE for t in types)
         or any(free_values(r) for r in regions)
     ):

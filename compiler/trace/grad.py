@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import TraceError, UnsupportedError, user_location
 from ..ir.core import Function, Op, Value
 from ..ir.dtypes import as_dtype
-from ..ops.control import INLINED, composite
+from ..ops.control import body_of, composite
 from . import tree
 from .core import Tracer, bind, replay_op
 from .jit import as_leaf, trace_tree
@@ -56,8 +56,8 @@ class Pullback:
         for op in ops:
             operands = [environment[v] for v in op.operands]
             live = any(v in active for v in op.operands)
-            if op.name in INLINED and live and op.attributes.get("name") not in STOPS:
-                inner: Function = op.attributes[INLINED[op.name]]
+            inner = _inner(op) if live else None
+            if inner is not None:
                 scope = dict(zip(inner.arguments, operands, strict=True))
                 reached = {a for a, v in zip(inner.arguments, op.operands, strict=True)
                            if v in active}
@@ -102,6 +102,13 @@ class Pullback:
                     accumulate(found, value, ct)
         arguments = (self.function.arguments[i] for i in self.wanted)
         return [found[a] if a in found else _zeros(self.environment[a]) for a in arguments]
+
+
+def _inner(op: Op) -> Function | None:
+    """The function whose derivative is that of `op`."""
+    if op.definition.vjp is not None or op.attributes.get("name") in STOPS:
+        return None
+    return body_of(op)
 
 
 class Scope:

@@ -1,0 +1,88 @@
+"""custom_call: functions of the host by name, in one registry.
+
+A target is a NumPy function run by Python when the program runs. There is no way to name code in a
+program: a target that is not in `TARGETS` is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import OpError, UnsupportedError
+from .declare import Factors, OpDefinition, op
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a custom call runs: `evaluate(operands, attributes, result_types) -> results`.
+
+    `check(operand_types, attributes, result_types)` raises `OpError` for a call that does not fit;
+    `vjp` is as in `OpDefinition`.
+    """
+
+    evaluate: Callable[..., Sequence[Any]]
+    check: Callable[..., None] | None = None
+    vjp: Callable[..., Sequence[Any]] | None = None
+
+
+TARGETS: dict[str, Target] = {}
+"""Name -> target; families add theirs with `register`."""
+
+
+def register(name: str, evaluate: Callable[..., Sequence[Any]], **rules: Any) -> None:
+    """Add a target. Raises `ValueError` for a name that is taken."""
+    if name in TARGETS:
+        raise ValueError(f"the custom call {name} is registered twice")
+    TARGETS[name] = Target(evaluate, **rules)
+
+
+def target(name: str) -> Target:
+    """The target `name`; `UnsupportedError` names those there are."""
+    if name not in TARGETS:
+        raise UnsupportedError(f"the custom call @{name} is not known to tfn; known are"
+                               f" {', '.join(sorted(TARGETS))}")
+    return TARGETS[name]
+
+
+@op("stablehlo.custom_call")
+class CustomCall(OpDefinition):
+    """Call the registered host function `call_target_name`."""
+
+    host = True
+    attributes = {"call_target_name": "string", "has_side_effect": "bool",
+                  "backend_config": "opaque", "api_version": "i32",
+                  "called_computations": "opaque", "operand_layouts": "opaque",
+                  "result_layouts": "opaque", "output_operand_aliases": "opaque",
+                  "types": "result_types"}
+    optional = frozenset(attributes) - {"call_target_name", "types"}
+
+    def infer(operands, attributes, regions):
+        known = TARGETS.get(attributes["call_target_name"])
+        types = list(attributes["types"])
+        if known is not None and known.check is not None:
+            known.check(operands, attributes, types)
+        return types
+
+    def evaluate(operands, attributes, regions, result_types):
+        return target(attributes["call_target_name"]).evaluate(operands, attributes, result_types)
+
+    def vjp(cotangents, op, operands, results):
+        rule = target(op.attributes["call_target_name"]).vjp
+        if rule is None:
+            raise UnsupportedError(
+                f"the custom call @{op.attributes['call_target_name']} has no derivative",
+                op.location)
+        return rule(cotangents, op, operands, results)
+
+    def factors(op):
+        return Factors([(None,) * len(v.shape) for v in op.operands],
+                       [(None,) * len(v.shape) for v in op.results])
+
+
+def same_types(operands, attributes, result_types) -> None:
+    """A check that all operands have one type."""
+    if len(set(operands)) > 1:
+        raise OpError(f"@{attributes['call_target_name']} needs operands of one type, got"
+                      f" {' and '.join(map(str, operands))}")

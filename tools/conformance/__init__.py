@@ -1,0 +1,1 @@
+"""Conformance runners: outside test suites on tfn. `python -m tfn.tools.conformance --help`."""

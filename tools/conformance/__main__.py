@@ -1,0 +1,21 @@
+"""`python -m tfn.tools.conformance SUITE PATH...`."""
+
+from __future__ import annotations
+
+import typer
+
+from . import stablehlo
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Run outside conformance suites on tfn.")
+
+
+@app.callback()
+def _suites() -> None:
+    """One command per suite."""
+
+
+app.command("stablehlo")(stablehlo.command)
+
+if __name__ == "__main__":
+    app()
