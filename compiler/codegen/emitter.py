@@ -225,6 +225,17 @@ class Emitter(Text):
         return self.inst(f"{'fcmp' if dtype.is_float else 'icmp'} {predicate}"
                          f" {register_type(dtype)} {x}, {y}")
 
+    def compare_total(self, predicate: str, dtype: DType, x: str, y: str) -> str:
+        """Compare floats by the total order of their bits, negative numbers reversed."""
+        kind, word = register_type(dtype), f"i{64 if dtype.bits == 64 else 32}"
+        keys = []
+        for register in (x, y):
+            bits = self.inst(f"bitcast {kind} {register} to {word}")
+            sign = self.inst(f"ashr {word} {bits}, {int(word[1:]) - 1}")
+            mask = self.inst(f"lshr {word} {sign}, 1")
+            keys.append(self.inst(f"xor {word} {bits}, {mask}"))
+        return self.inst(f"icmp {predicate} {word} {keys[0]}, {keys[1]}")
+
     def select(self, condition: str, dtype: DType, x: str, y: str) -> str:
         kind = register_type(dtype)
         return self.inst(f"select i1 {condition}, {kind} {x}, {kind} {y}")
@@ -282,6 +293,40 @@ class Emitter(Text):
                             f" {kind} 1, {kind} {inverse}")
         negative = self.inst(f"icmp slt {kind} {y}, 0")
         return self.inst(f"select i1 {negative}, {kind} {inverse}, {kind} {value}")
+
+    def count_bits(self, intrinsic: str, dtype: DType, x: str) -> str:
+        """`ctpop` or `ctlz` of an integer."""
+        kind, name = dtype.llvm, f"llvm.{intrinsic}.{dtype.llvm}"
+        flag = ", i1" if intrinsic == "ctlz" else ""
+        self.declare(f"declare {kind} @{name}({kind}{flag})")
+        return self.inst(f"call {kind} @{name}({kind} {x}{flag and ', i1 false'})")
+
+    def multiply_high(self, dtype: DType, x: str, y: str) -> str:
+        """The upper half of the double-width product."""
+        kind, double = dtype.llvm, f"i{2 * dtype.bits}"
+        extend = "sext" if dtype.kind == "int" else "zext"
+        a, b = (self.inst(f"{extend} {kind} {v} to {double}") for v in (x, y))
+        high = self.inst(f"lshr {double} {self.inst(f'mul {double} {a}, {b}')}, {dtype.bits}")
+        return self.inst(f"trunc {double} {high} to {kind}")
+
+    def reduce_precision(self, dtype: DType, format, x: str) -> str:
+        """Round a float register to `format` (`ops.bits.Format`)."""
+        kind, word = register_type(dtype), f"i{format.word}"
+        bits = self.inst(f"bitcast {kind} {x} to {word}")
+        sign = self.inst(f"and {word} {bits}, {format.sign}")
+        size = self.inst(f"and {word} {bits}, {format.sign - 1}")
+        if format.dropped:
+            odd = self.inst(f"and {word} {self.inst(f'lshr {word} {size}, {format.dropped}')}, 1")
+            up = self.inst(f"add {word} {self.inst(f'add {word} {size}, {odd}')}, {format.half}")
+            size = self.inst(f"and {word} {up}, {-(1 << format.dropped)}")
+        if format.clamps:
+            large = self.inst(f"icmp uge {word} {size}, {format.overflow}")
+            small = self.inst(f"icmp ult {word} {size}, {format.smallest}")
+            size = self.inst(f"select i1 {small}, {word} 0, {word} {size}")
+            size = self.inst(f"select i1 {large}, {word} {format.infinity}, {word} {size}")
+        result = self.inst(f"bitcast {word} {self.inst(f'or {word} {size}, {sign}')} to {kind}")
+        nan = self.inst(f"fcmp uno {kind} {x}, {x}")
+        return self.inst(f"select i1 {nan}, {kind} {x}, {kind} {result}")
 
     def safe_divide(self, which: str, dtype: DType, x: str, y: str) -> str:
         """Integer `div` or `rem` that never traps: x/0 = -1, x%0 = x, MIN/-1 = MIN."""

@@ -168,7 +168,7 @@ class AttributeParser(Cursor):
             self.expect("<")
             values: dict[str, Any] = {"": read_conv_numbers(self)}
             self.expect(">")
-        elif name.startswith("#stablehlo."):
+        elif name.startswith(("#stablehlo.", "#chlo.")):
             values = self.fields()
         else:
             return Verbatim(name + self.balanced())

@@ -17,7 +17,7 @@ from ..ops.declare import definition
 from ..ops.dynamic import DYNAMIC_FORMS, DynamicForm
 from .core import Block, Function, Op, TensorType, Value
 from .dims import Dim, Extent
-from .extents import known_extents
+from .extents import depends_on_data, known_extents, unknown_extents
 from .types import is_unknown
 from .verify import infer_types
 
@@ -217,6 +217,8 @@ class _Refiner:
 
     def __init__(self) -> None:
         self.done: dict[Any, Function] = {}
+        self.returned: dict[Function, list[np.ndarray | None]] = {}
+        """Values of a function's results; None where they depend on data."""
 
     def function(self, source: Function, types: tuple[TensorType, ...],
                  known: dict[int, Any]) -> Function:
@@ -239,8 +241,11 @@ class _Refiner:
             body.extents[block.arguments[i]] = np.asarray(extent, object)
         body.block(source.body, block, {})
         body.drop_shape_code(block)
-        return Function(source.name, block, source.argument_attributes,
-                        source.result_attributes, source.public)
+        refined = Function(source.name, block, source.argument_attributes,
+                           source.result_attributes, source.public)
+        values = (body.extents.get(v) for v in block.returns)
+        self.returned[refined] = [None if v is None or depends_on_data(v) else v for v in values]
+        return refined
 
 
 class _Body:
@@ -250,29 +255,46 @@ class _Body:
         self.refiner = refiner
         self.extents: dict[Value, np.ndarray] = {}
         self.suspects: list[Value] = []
+        self.symbols = 0
 
     def block(self, source: Block, block: Block, outer: Mapping[Value, Value]) -> None:
         values = {**outer, **dict(zip(source.arguments, block.arguments, strict=True))}
         for op in source.ops:
-            new = self._op(op, [values[v] for v in op.operands], values)
+            new = self._op(op, [values[v] for v in op.operands], values, block)
             block.ops.append(new)
             values.update(zip(op.results, new.results, strict=True))
-            extents = known_extents(new, self.extents)
-            if extents is not None:
-                self.extents[new.result] = extents
+            self._note(new)
         block.returns = [values[v] for v in source.returns]
 
-    def _op(self, op: Op, operands: list[Value], values: Mapping[Value, Value]) -> Op:
+    def _note(self, op: Op) -> None:
+        """Remember the values of an op's results: known, or a symbol for what depends on data."""
+        extents = [known_extents(op, self.extents)] * len(op.results)
+        called = next((v for v in op.attributes.values() if isinstance(v, Function)), None)
+        if called is not None:
+            extents = self.refiner.returned.get(called, extents)
+        for result, found in zip(op.results, extents, strict=True):
+            if found is None or depends_on_data(found):
+                self.symbols += 1
+            if found is None:
+                found = unknown_extents(result, self.symbols)
+            if found is not None:
+                self.extents[result] = found
+
+    def _op(self, op: Op, operands: list[Value], values: Mapping[Value, Value], block: Block) -> Op:
         declared, attributes = op.definition, dict(op.attributes)
         form = DYNAMIC_FORMS.get(op.name)
-        if form is not None:
+        if op.name == "stablehlo.real_dynamic_slice" and self._starts_anywhere(operands):
+            declared = definition("stablehlo.dynamic_slice")
+            operands, attributes = self._dynamic_slice(op, operands, block)
+        elif form is not None:
             declared = definition(form.static)
             operands, attributes = self._static(op, form, operands)
         regions = [self._region(op, r, operands, values) for r in op.regions]
         for name, value in attributes.items():
             if isinstance(value, Function):
                 known = {i: self.extents[v].item() for i, v in enumerate(operands)
-                         if v in self.extents and self.extents[v].ndim == 0}
+                         if v in self.extents and self.extents[v].ndim == 0
+                         and not depends_on_data(self.extents[v])}
                 attributes[name] = self.refiner.function(
                     value, tuple(v.type for v in operands), known)
         types = infer_types(declared, [v.type for v in operands], attributes, regions,
@@ -294,7 +316,7 @@ class _Body:
         dtype = op.result.dtype
         for name, operand in zip(form.moved, operands[count:], strict=True):
             extents = self.extents.get(operand)
-            if extents is None:
+            if extents is None or depends_on_data(extents):
                 raise UnsupportedError(
                     f"the `{name}` of {op.name} is not computed from the sizes of the arguments",
                     op.location)
@@ -304,6 +326,34 @@ class _Body:
         if "dtype" in definition(form.static).attributes and dtype != operands[0].dtype:
             attributes["dtype"] = dtype
         return operands[:count], attributes
+
+    def _starts_anywhere(self, operands: list[Value]) -> bool:
+        start = self.extents.get(operands[1])
+        return start is not None and depends_on_data(start)
+
+    def _dynamic_slice(self, op: Op, operands: list[Value], block: Block):
+        """`real_dynamic_slice` from where data says: its size must still be known."""
+        x, start, limit, strides = operands
+        bounds = [self.extents.get(v) for v in (start, limit, strides)]
+        if any(b is None for b in bounds) or any(s != 1 for s in bounds[2]):  # type: ignore[union-attr]
+            raise UnsupportedError(f"{op.name} with steps, from where data says, is not supported",
+                                   op.location)
+        sizes = np.asarray([b - a for a, b in zip(bounds[0], bounds[1], strict=True)], object)
+        if depends_on_data(sizes):
+            raise UnsupportedError(f"the size of what {op.name} cuts out depends on data",
+                                   op.location)
+        self.suspects += [limit, strides]
+        scalars = []
+        for d in range(len(sizes)):
+            for name, operand, attributes in (
+                    ("slice", start, {"start_indices": (d,), "limit_indices": (d + 1,),
+                                      "strides": (1,)}), ("reshape", None, {"shape": ()})):
+                declared = definition(f"stablehlo.{name}")
+                source = operand or block.ops[-1].result
+                types = infer_types(declared, [source.type], attributes, (), op.location)
+                block.ops.append(Op(declared, [source], types, attributes, (), op.location))
+            scalars.append(block.ops[-1].result)
+        return [x, *scalars], {"slice_sizes": _tuples(sizes)}
 
     def _region(self, op: Op, source: Block, operands, values: Mapping[Value, Value]) -> Block:
         looping = op.name == "stablehlo.while"

@@ -75,6 +75,8 @@ def run_scalar_block(block: Block, arguments: Sequence[np.ndarray]) -> list[np.n
             attributes = op.attributes
             if op.name == "stablehlo.constant":
                 results = [np.broadcast_to(attributes["value"], shape)]
+            elif op.name == "func.call":
+                results = run_scalar_block(attributes["callee"].body, operands)
             else:
                 results = op.definition.rule("evaluate")(operands, attributes, op.regions, types)
             for value, result, type in zip(op.results, results, types, strict=True):

@@ -24,16 +24,18 @@ def known_extents(op: Op, known: Mapping[Value, np.ndarray]) -> np.ndarray | Non
     if rule is None or len(op.results) != 1:
         return None
     result = op.result.type
-    if not result.dtype.is_integer or not result.is_static or result.size > _LIMIT:
+    if not (result.dtype.is_integer or result.dtype.kind == "bool") or not result.is_static or result.size > _LIMIT:
         return None
     if op.name == "stablehlo.get_dimension_size":
         return np.asarray(op.operands[0].shape[op.attributes["dimension"]], object)
     operands = [known.get(v) for v in op.operands]
     if any(o is None for o in operands):
         return None
+    if op.name not in _EXACT and any(depends_on_data(o) for o in operands):
+        return None  # Sizes are not negative; data may be.
     try:
         value = np.asarray(rule(op, *operands), object)
-    except (InconclusiveDimension, ZeroDivisionError):
+    except (InconclusiveDimension, TypeError, ZeroDivisionError):
         return None
     return value if value.shape == result.shape else None
 
@@ -78,6 +80,58 @@ def _broadcast(op: Op, x: np.ndarray) -> np.ndarray:
     return result
 
 
+def _not(a):
+    return not a if isinstance(a, bool) else ~a
+
+
+def _compare(op: Op, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return _elementwise(_COMPARISONS[op.attributes["comparison_direction"]])(op, x, y)
+
+
+def _equal(a, b) -> bool:
+    if a == b:
+        return True
+    if isinstance(a, Dim) or isinstance(b, Dim):
+        raise InconclusiveDimension(f"{a} == {b} depends on sizes")
+    return False
+
+
+_COMPARISONS: dict[str, Callable[..., bool]] = {
+    "EQ": _equal, "NE": lambda a, b: not _equal(a, b),
+    "LT": lambda a, b: bool(a < b), "LE": lambda a, b: bool(a <= b),
+    "GT": lambda a, b: bool(a > b), "GE": lambda a, b: bool(a >= b)}
+
+
+def _select(op: Op, pred: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return _elementwise(lambda p, a, b: a if p else b)(op, np.broadcast_to(pred, x.shape), x, y)
+
+
+_DATA = "data#"
+
+
+def unknown_extents(value: Value, number: int) -> np.ndarray | None:
+    """A fresh symbol for each element of a small integer tensor that depends on data: differences of
+    such values may still be sizes."""
+    type = value.type
+    if not type.dtype.is_integer or not type.is_static or type.size > _LIMIT:
+        return None
+    symbols = [Dim.named(f"{_DATA}{number}.{i}") for i in range(type.size)]
+    result = np.empty(len(symbols), object)
+    result[:] = symbols
+    return result.reshape(type.shape)
+
+
+def depends_on_data(extents: np.ndarray) -> bool:
+    """Whether a value mentions a symbol of `unknown_extents`."""
+    return any(isinstance(e, Dim) and any(n.startswith(_DATA) for n in e.names)
+               for e in extents.reshape(-1))
+
+
+_EXACT = frozenset("stablehlo." + name for name in (
+    "convert", "reshape", "broadcast_in_dim", "concatenate", "slice", "add", "subtract", "multiply",
+    "negate"))
+"""Ops whose value is right for negative symbols, too."""
+
 _RULES: dict[str, Callable[..., Any]] = {
     "stablehlo.get_dimension_size": lambda op: None,
     "stablehlo.constant": lambda op: op.attributes["value"].astype(object),
@@ -94,4 +148,10 @@ _RULES: dict[str, Callable[..., Any]] = {
     "stablehlo.maximum": _elementwise(lambda a, b: a if a >= b else b),
     "stablehlo.minimum": _elementwise(lambda a, b: a if a <= b else b),
     "stablehlo.negate": _elementwise(lambda a: 0 - a),
+    "stablehlo.sign": _elementwise(lambda a: 0 if a == 0 else 1 if a > 0 else -1),
+    "stablehlo.and": _elementwise(lambda a, b: a & b),
+    "stablehlo.or": _elementwise(lambda a, b: a | b),
+    "stablehlo.not": _elementwise(_not),
+    "stablehlo.compare": _compare,
+    "stablehlo.select": _select,
 }

@@ -156,6 +156,31 @@ def _read_while(parser: Parser, definition) -> Parsed:
     return operands, {}, [cond, body], types
 
 
+# -- scan -----------------------------------------------------------------------------------------
+
+def _write_scan(printer: Printer, op: Op, indent: str) -> str:
+    body = op.regions[0]
+    # The slices of inputs have a dim less than the inputs; carries have the carries' own types.
+    count = sum(a.type != o.type for a, o in zip(body.arguments, op.operands, strict=True))
+    names = [printer.name(v) for v in op.operands]
+    rest = printer.dictionary(op, skip=["dimension"])
+    return (f"chlo.scan({', '.join(names[:count])}) inits({', '.join(names[count:])})"
+            f" dimension={op.attributes['dimension']}{' attributes' if rest else ''}{_spaced(rest)}"
+            f" {printer.region(body, indent)} : {_types(op)}")
+
+
+def _read_scan(parser: Parser, definition) -> Parsed:
+    operands = parser.operands_in_parentheses()
+    parser.expect("inits")
+    operands += parser.operands_in_parentheses()
+    parser.expect("dimension", "=")
+    attributes: dict[str, Any] = {"dimension": parser.integer()}
+    if parser.accept("attributes"):
+        attributes.update(parser.op_dictionary(definition))
+    body = parser.region()
+    return operands, attributes, [body], parser.op_types(operands, "function")
+
+
 # -- convolution ----------------------------------------------------------------------------------
 
 _WINDOW = {"stride": ("window_strides", "i64_array"), "pad": ("padding", "i64_pairs"),
@@ -265,6 +290,7 @@ def _read_composite(parser: Parser, definition) -> Parsed:
 FORMS: dict[str, OpForm] = {
     "stablehlo.constant": OpForm(_write_constant, _read_constant),
     "stablehlo.reduce": OpForm(_write_reduce, _read_reduce),
+    "chlo.scan": OpForm(_write_scan, _read_scan),
     "stablehlo.while": OpForm(_write_while, _read_while),
     "stablehlo.convolution": OpForm(_write_convolution, _read_convolution),
     "stablehlo.custom_call": OpForm(_write_custom_call, _read_custom_call),

@@ -10,11 +10,13 @@ import math
 
 import numpy as _np
 
+from ..ir.defaults import default_float, set_default_float
 from ..ir.dtypes import as_dtype
 from ..trace.core import Array, Tracer
 from ..trace.core import Array as ndarray
 from ..trace.grad import stop_gradient
 from . import linalg, operators
+from .chebyshev import erfc, i0, i0e, i1e
 from .creation import (
     arange,
     array,
@@ -39,6 +41,7 @@ from .creation import (
     zeros,
     zeros_like,
 )
+from .dtypes import astype, can_cast, finfo, iinfo, isdtype, promote_types, result_type
 from .elementwise import (
     abs,
     absolute,
@@ -103,6 +106,7 @@ from .elementwise import (
     negative,
     not_equal,
     positive,
+    pow,
     power,
     real,
     reciprocal,
@@ -124,6 +128,8 @@ from .elementwise import (
     view,
     where,
 )
+from .exchange import from_dlpack, frombuffer
+from .gamma import digamma, gammaln, polygamma, zeta
 from .indexing import (
     dynamic_slice,
     dynamic_update_slice,
@@ -133,6 +139,8 @@ from .indexing import (
     take,
     take_along_axis,
 )
+from .inspection import ARRAY_API_VERSION as __array_api_version__
+from .inspection import namespace_info as __array_namespace_info__
 from .linear import (
     cross,
     dot,
@@ -194,7 +202,6 @@ from .promote import (
     extent_value,
     floating,
     promote,
-    result_type,
 )
 from .reduction import (
     all,
@@ -266,12 +273,10 @@ from .special import (
     deg2rad,
     degrees,
     erf_inv,
-    erfc,
     erfinv,
     exp2,
     gcd,
     hypot,
-    i0,
     lcm,
     ldexp,
     log2,
@@ -313,7 +318,8 @@ from .statistics import (
 from .update import At
 
 pi, e, inf, nan, newaxis = math.pi, math.e, math.inf, math.nan, None
-bool_, int8, int16, int32, int64 = _np.bool_, _np.int8, _np.int16, _np.int32, _np.int64
+bool = bool_ = _np.bool_
+int8, int16, int32, int64 = _np.int8, _np.int16, _np.int32, _np.int64
 uint8, uint16, uint32, uint64 = _np.uint8, _np.uint16, _np.uint32, _np.uint64
 float16, float32, float64 = _np.float16, _np.float32, _np.float64
 complex64, complex128 = _np.complex64, _np.complex128

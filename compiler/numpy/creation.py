@@ -1,7 +1,8 @@
 """Arrays from nothing: constants, ranges, grids, triangles.
 
-Results are f32 (or i32 for integer ranges) unless a `dtype` says otherwise. Shapes may hold
-symbolic dims; such arrays are broadcasts and iotas in the traced program.
+Results are of the default float (or i32 for integer ranges) unless a `dtype` says otherwise. Shapes
+may hold symbolic dims; such arrays are broadcasts and iotas in the traced program. `device` is None
+or "cpu", the only one.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from ..ir.core import TensorType
+from ..ir.defaults import default_float
 from ..ir.dims import Dim, Extent
-from ..ir.dtypes import F32, I1, I32, DType
+from ..ir.dtypes import I32, DType
 from ..trace.core import Array, Tracer, bind
+from .device import check_device
 from .promote import (
     ArrayLike,
     Value,
@@ -27,39 +30,40 @@ from .promote import (
 )
 
 
-def full(shape, fill_value: ArrayLike, dtype=None) -> Value:
+def full(shape, fill_value: ArrayLike, dtype=None, device=None) -> Value:
     """An array of `shape` filled with `fill_value` (a scalar or broadcastable array)."""
+    check_device(device)
     fill = asarray(fill_value) if dtype is None else to_dtype(fill_value, dtype_argument(dtype))
     return broadcast_to(fill, as_shape(shape))
 
 
-def zeros(shape, dtype=F32) -> Value:
+def zeros(shape, dtype=None, device=None) -> Value:
     """Zeros of `shape`."""
-    return full(shape, 0, dtype or F32)
+    return full(shape, 0, dtype or default_float(), device)
 
 
-def ones(shape, dtype=F32) -> Value:
+def ones(shape, dtype=None, device=None) -> Value:
     """Ones of `shape`."""
-    return full(shape, 1, dtype or F32)
+    return full(shape, 1, dtype or default_float(), device)
 
 
 empty = zeros
 
 
-def full_like(x: ArrayLike, fill_value: ArrayLike, dtype=None, shape=None) -> Value:
+def full_like(x: ArrayLike, fill_value: ArrayLike, dtype=None, shape=None, device=None) -> Value:
     """`fill_value` in the shape and element type of `x`, unless others are given."""
     x = asarray(x)
-    return full(x.shape if shape is None else shape, fill_value, dtype or dtype_of(x))
+    return full(x.shape if shape is None else shape, fill_value, dtype or dtype_of(x), device)
 
 
-def zeros_like(x: ArrayLike, dtype=None, shape=None) -> Value:
+def zeros_like(x: ArrayLike, dtype=None, shape=None, device=None) -> Value:
     """Zeros in the shape and element type of `x`."""
-    return full_like(x, 0, dtype, shape)
+    return full_like(x, 0, dtype, shape, device)
 
 
-def ones_like(x: ArrayLike, dtype=None, shape=None) -> Value:
+def ones_like(x: ArrayLike, dtype=None, shape=None, device=None) -> Value:
     """Ones in the shape and element type of `x`."""
-    return full_like(x, 1, dtype, shape)
+    return full_like(x, 1, dtype, shape, device)
 
 
 empty_like = zeros_like
@@ -84,12 +88,13 @@ def iota(shape, axis: int, dtype: DType = I32) -> Value:
     return bind("stablehlo.iota", iota_dimension=axis, type=TensorType(as_shape(shape), dtype))
 
 
-def arange(start, stop=None, step=None, dtype=None) -> Value:
+def arange(start, stop=None, step=None, dtype=None, device=None) -> Value:
     """Evenly spaced numbers from `start` (default 0) up to `stop` by `step`.
 
     The bounds are Python numbers or concrete arrays; `stop` may be a symbolic dim when the step
-    is 1. Integers give i32, floats f32.
+    is 1. Integers give i32, floats the default float.
     """
+    check_device(device)
     if stop is None:
         start, stop = 0, start
     if isinstance(stop, Dim) or isinstance(start, Dim):
@@ -113,9 +118,11 @@ def _symbolic_range(start, stop: Extent, step, dtype) -> Value:
 
 
 def linspace(start, stop, num: int = 50, endpoint: bool = True, retstep: bool = False, dtype=None,
-             axis: int = 0):
+             axis: int = 0, device=None):
     """`num` evenly spaced numbers from `start` to `stop`; the bounds may be arrays."""
     from .manipulation import moveaxis
+
+    check_device(device)
 
     target = result_type(start, stop, 0.0)
     low, high = to_dtype(start, target), to_dtype(stop, target)
@@ -146,22 +153,23 @@ def logspace(start, stop, num: int = 50, endpoint: bool = True, base=10.0, dtype
     return result if dtype is None else convert(result, dtype_argument(dtype))
 
 
-def eye(n: Extent, m: Extent | None = None, k: int = 0, dtype=F32) -> Value:
+def eye(n: Extent, m: Extent | None = None, k: int = 0, dtype=None, device=None) -> Value:
     """Ones on the `k`-th diagonal of an `n` by `m` matrix, zeros elsewhere."""
+    check_device(device)
     shape = as_shape((n, n if m is None else m))
     row, column = iota(shape, 0), iota(shape, 1)
     on = bind("stablehlo.compare", row + k if k else row, column, comparison_direction="EQ")
-    return convert(on, dtype_argument(dtype or F32))
+    return convert(on, dtype_argument(dtype or default_float()))
 
 
-def identity(n: Extent, dtype=F32) -> Value:
+def identity(n: Extent, dtype=None) -> Value:
     """The `n` by `n` identity matrix."""
     return eye(n, dtype=dtype)
 
 
-def tri(n: Extent, m: Extent | None = None, k: int = 0, dtype=F32) -> Value:
+def tri(n: Extent, m: Extent | None = None, k: int = 0, dtype=None) -> Value:
     """Ones at and below the `k`-th diagonal, zeros above."""
-    return convert(_lower(as_shape((n, n if m is None else m)), k), dtype_argument(dtype or F32))
+    return convert(_lower(as_shape((n, n if m is None else m)), k), dtype_argument(dtype or default_float()))
 
 
 def _lower(shape, k) -> Value:
@@ -202,7 +210,7 @@ def meshgrid(*xs: ArrayLike, indexing: str = "xy", sparse: bool = False) -> list
     return grids
 
 
-def one_hot(indices: ArrayLike, num_classes: int, axis: int = -1, dtype=F32) -> Value:
+def one_hot(indices: ArrayLike, num_classes: int, axis: int = -1, dtype=None) -> Value:
     """1 where the new dim of size `num_classes` equals `indices`, else 0 (also out of range)."""
     from .manipulation import expand_dims
 
@@ -213,7 +221,7 @@ def one_hot(indices: ArrayLike, num_classes: int, axis: int = -1, dtype=F32) -> 
     shape = tuple(num_classes if d == axis else e for d, e in enumerate(wide.shape))
     classes = iota(shape, axis, dtype_of(indices))
     on = bind("stablehlo.compare", broadcast_to(wide, shape), classes, comparison_direction="EQ")
-    return on if dtype_argument(dtype) is I1 else convert(on, dtype_argument(dtype))
+    return convert(on, default_float() if dtype is None else dtype_argument(dtype))
 
 
 def geomspace(start, stop, num: int = 50, endpoint: bool = True, dtype=None,
@@ -221,7 +229,7 @@ def geomspace(start, stop, num: int = 50, endpoint: bool = True, dtype=None,
     """`num` numbers from `start` to `stop` with equal ratios; both have the same sign."""
     from .elementwise import absolute, exp, log, sign
 
-    low, high = (asarray(v, F32) if not isinstance(v, (Array, Tracer, np.ndarray)) else asarray(v)
+    low, high = (asarray(v, default_float()) if not isinstance(v, (Array, Tracer, np.ndarray)) else asarray(v)
                  for v in (start, stop))
     result = sign(low) * exp(linspace(log(absolute(low)), log(absolute(high)), num, endpoint,
                                       axis=axis))

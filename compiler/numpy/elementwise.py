@@ -23,6 +23,7 @@ from .promote import (
     convert,
     dtype_argument,
     dtype_of,
+    float_type,
     floating,
     is_concrete,
     operands,
@@ -150,9 +151,7 @@ def reciprocal(x: ArrayLike) -> Value:
 
 def divide(x: ArrayLike, y: ArrayLike) -> Value:
     """x / y as an inexact number: integers are divided in f32."""
-    dtype = result_type(x, y)
-    return bind("stablehlo.divide",
-                *operands(x, y, dtype=dtype if dtype.is_inexact else F32))
+    return bind("stablehlo.divide", *operands(x, y, dtype=float_type(result_type(x, y))))
 
 
 true_divide = divide
@@ -241,7 +240,7 @@ def _integer_power(x: Value, n: int) -> Value:
     return broadcast_to(to_dtype(1, dtype_of(x)), x.shape) if result is None else result
 
 
-float_power = power
+pow = float_power = power
 
 
 def heaviside(x: ArrayLike, y: ArrayLike) -> Value:

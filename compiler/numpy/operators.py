@@ -10,7 +10,9 @@ import numpy as np
 from ..ir.dims import Dim
 from ..trace.core import Array, Operators, Tracer
 from . import elementwise as el
-from . import indexing, linear, manipulation, reduction, sorting, update
+from . import exchange, indexing, linear, manipulation, reduction, sorting, update
+from .device import CPU, to_device
+from .inspection import ARRAY_API_VERSION
 from .promote import asarray, convert, dtype_argument
 
 _OPERANDS = (Array, Tracer, Dim, np.ndarray, np.generic, int, float, complex, bool, list, tuple)
@@ -38,12 +40,13 @@ _METHODS = {
     "any": reduction.any, "argmax": reduction.argmax, "argmin": reduction.argmin,
     "cumsum": reduction.cumsum, "cumprod": reduction.cumprod, "round": el.round, "clip": el.clip,
     "conj": el.conj, "take": indexing.take, "dot": linear.dot, "sort": sorting.sort,
-    "argsort": sorting.argsort, "copy": asarray,
+    "argsort": sorting.argsort, "copy": asarray, "ptp": reduction.ptp, "nonzero": sorting.nonzero,
+    "trace": manipulation.trace, "searchsorted": sorting.searchsorted,
 }
 _PROPERTIES = {
     "T": manipulation.transpose, "mT": lambda x: manipulation.swapaxes(x, -1, -2),
     "real": el.real, "imag": el.imag, "at": update.At,
-    "itemsize": lambda x: x.dtype.itemsize,
+    "itemsize": lambda x: x.dtype.itemsize, "device": lambda x: CPU,
 }
 
 
@@ -80,6 +83,21 @@ def _round(self, decimals: int = 0):
     return el.round(self, decimals)
 
 
+def _set_item(self, key, value, /):
+    raise TypeError("arrays are immutable; x.at[key].set(value) gives a changed copy (and .add,"
+                    " .multiply, .min, .max combine)")
+
+
+def _namespace(self, /, *, api_version: str | None = None):
+    """The array module of the array API standard this array belongs to."""
+    known = ("2021.12", "2022.12", "2023.12", ARRAY_API_VERSION)
+    if api_version is not None and api_version not in known:
+        raise ValueError(f"array API version {api_version!r} is not one of {', '.join(known)}")
+    from .. import numpy as module
+
+    return module
+
+
 def _method(function, name: str):
     def method(self, *args, **kwargs):
         return function(self, *args, **kwargs)
@@ -106,10 +124,13 @@ def _install() -> None:
         # Comparison is elementwise, so arrays hash by identity.
         "__hash__": object.__hash__,
         "__getitem__": indexing.getitem, "__iter__": _iterate, "__round__": _round,
-        "astype": _astype,
+        "astype": _astype, "__setitem__": _set_item, "__array_namespace__": _namespace,
+        "to_device": to_device,
     }
     for name, member in members.items():
         setattr(Operators, name, member)
+    for name, member in exchange.METHODS.items():
+        setattr(Array, name, member)
 
 
 _install()

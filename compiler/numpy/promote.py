@@ -1,7 +1,7 @@
 """Operands of NumPy-style functions: element types, weak Python scalars, broadcasting.
 
-The default types are 32 bits wide, as in JAX and Keras: a Python float is f32, a Python int i32. A
-Python scalar (and a `np.float64`/`np.int64`/`np.complex128` scalar) is *weak*: next to an array it
+The default types are 32 bits wide, as in JAX and Keras: a Python float is f32 (`ir.defaults` can
+change it), a Python int i32. A Python scalar (and a `np.float64`/`np.int64`/`np.complex128` scalar) is *weak*: next to an array it
 takes the array's type. Explicit 64-bit arrays keep their type. Extents may be symbolic everywhere.
 """
 
@@ -14,20 +14,23 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..errors import OpError, user_location
+from ..ir.defaults import default_complex, default_float
 from ..ir.dims import Dim, Extent
 from ..ir.dtypes import ALL, BF16, C64, C128, F16, F32, F64, I1, I32, DType, as_dtype
 from ..ops import elementwise as _elementwise  # noqa: F401  (declares the ops)
 from ..ops import shape as _shape  # noqa: F401
 from ..trace.core import Array, Tracer, as_array, bind, current_graph
+from .device import check_device
 
 ArrayLike: TypeAlias = Any
 """Array, Tracer, NumPy array, Python number, Dim, or a (nested) sequence of these."""
 Value: TypeAlias = Any
 """Array or Tracer. Any to a type checker: their operators are installed at run time."""
 
-_PYTHON_TYPES = {bool: I1, int: I32, float: F32, complex: C64,
-                 "bool": I1, "int": I32, "float": F32, "complex": C64}
-_WEAK_DEFAULT = {"int": I32, "float": F32, "complex": C64}
+_PYTHON_TYPES = {bool: "bool", int: "int", float: "float", complex: "complex",
+                 "bool": "bool", "int": "int", "float": "float", "complex": "complex"}
+_DEFAULTS = {"bool": lambda: I1, "int": lambda: I32, "float": default_float,
+             "complex": default_complex}
 _ORDER = {"bool": 0, "int": 1, "uint": 1, "float": 2, "complex": 3}
 _SIGNED = {d.bits: d for d in ALL if d.kind == "int"}
 
@@ -38,7 +41,7 @@ def dtype_argument(spec) -> DType:
         known = _PYTHON_TYPES.get(spec)
     except TypeError:
         known = None
-    return known if known is not None else as_dtype(spec)
+    return _DEFAULTS[known]() if known is not None else as_dtype(spec)
 
 
 def weak_kind(x) -> str | None:
@@ -52,13 +55,19 @@ def weak_kind(x) -> str | None:
     return "complex" if isinstance(x, complex) else None
 
 
-def asarray(x: ArrayLike, dtype=None) -> Value:
+def asarray(x: ArrayLike, dtype=None, *, device=None, copy: bool | None = None) -> Value:
     """`x` as an `Array` or `Tracer`, converted to `dtype` when given.
+
+    `copy`: True copies what others may write to, False raises `ValueError` where a copy is
+    unavoidable, None (the default) copies only then.
 
     NumPy arrays are viewed and keep their type; Python numbers and (nested) lists of them become
     f32, i32 or i1; lists may contain arrays and tracers, which are stacked. A symbolic `Dim`
     becomes its value as an i32 scalar. `TypeError` on an element type the IR does not have.
     """
+    if device is not None or copy is not None:
+        check_device(device)
+        return asarray(x, dtype) if copy is None else _copied(x, dtype, copy)
     target = None if dtype is None else dtype_argument(dtype)
     if isinstance(x, (Array, Tracer)):
         return x if target is None else convert(x, target)
@@ -70,12 +79,27 @@ def asarray(x: ArrayLike, dtype=None) -> Value:
         return _from_sequence(x, target)
     kind = weak_kind(x)
     if kind is not None:
-        default = _WEAK_DEFAULT[kind]
         if kind == "int" and target is None and not -(2**31) <= int(x) < 2**31:
             return Array(np.asarray(x))
-        return _scalar(x, target or default)
+        return _scalar(x, target or _DEFAULTS[kind]())
     data = np.asarray(x)
     return convert(as_array(data), target) if target is not None else as_array(data)
+
+
+def _copied(x: ArrayLike, dtype, copy: bool) -> Value:
+    """`asarray` for an explicit `copy`."""
+    result = asarray(x, dtype)
+    if not isinstance(result, Array) or isinstance(x, Array):
+        shared = result is x
+    else:
+        shared = isinstance(x, (np.ndarray, memoryview)) and np.shares_memory(
+            np.asarray(x), result._data)
+        if copy and shared:
+            return Array(result._data.copy())
+    if not copy and not shared and result.size:
+        raise ValueError(f"asarray(copy=False): a {type(x).__name__} cannot become"
+                         f" an array of {result.dtype} without a copy")
+    return result
 
 
 def _from_sequence(x, target: DType | None) -> Value:
@@ -93,7 +117,7 @@ def _from_sequence(x, target: DType | None) -> Value:
             fits = data.size == 0 or (data.min() >= -(2**31) and data.max() < 2**31)
             return Array(data.astype(np.int32) if fits else data)
     if target is None and not leaves:
-        target = F32
+        target = default_float()
     data = np.asarray(x)
     if target is not None and data.dtype != target.numpy:
         data = data.astype(target.numpy)
@@ -161,7 +185,10 @@ def convert(x: Value, dtype: DType) -> Value:
 
 @cache
 def promote(a: DType, b: DType) -> DType:
-    """The smallest type both fit; ints never widen a float (i64 with f16 is f16, as in JAX)."""
+    """The smallest type both fit; ints never widen a float (i64 with f16 is f16, as in JAX).
+
+    Two different floats of at most 8 bits meet in bf16, which holds them all.
+    """
     if a is b:
         return a
     if _ORDER[a.kind] > _ORDER[b.kind]:
@@ -171,6 +198,8 @@ def promote(a: DType, b: DType) -> DType:
     if b.kind == "float":
         if a.kind != "float":
             return b
+        if a.bits <= 8 and b.bits <= 8:
+            return BF16
         return F32 if {a, b} == {F16, BF16} else max(a, b, key=lambda d: d.bits)
     if a.kind == "bool" or a.kind == b.kind:
         return b if a.kind == "bool" else max(a, b, key=lambda d: d.bits)
@@ -180,14 +209,13 @@ def promote(a: DType, b: DType) -> DType:
     return _SIGNED.get(2 * unsigned.bits, F32)
 
 
-@cache
 def _with_weak(dtype: DType, kind: str) -> DType:
     """The type of an array of `dtype` next to a Python scalar of `kind`."""
     if _ORDER[dtype.kind] >= _ORDER[kind]:
         return dtype
-    if kind == "complex" and dtype is F64:
-        return C128
-    return _WEAK_DEFAULT[kind]
+    if kind == "complex" and dtype.is_float:
+        return promote(dtype, C64)
+    return _DEFAULTS[kind]()
 
 
 def result_type(*xs: Any) -> DType:
@@ -211,13 +239,13 @@ def result_type(*xs: Any) -> DType:
             dtype = dtype_of(asarray(x))
         strong = dtype if strong is None else promote(strong, dtype)
     if strong is None:
-        return _WEAK_DEFAULT[weak] if weak else F32
+        return _DEFAULTS[weak or "float"]()
     return strong if weak is None else _with_weak(strong, weak)
 
 
 def float_type(dtype: DType) -> DType:
-    """`dtype` when it is inexact, otherwise f32: the type of a mean or a quotient."""
-    return dtype if dtype.is_inexact else F32
+    """`dtype` when it is inexact, otherwise the default: the type of a mean or a quotient."""
+    return dtype if dtype.is_inexact else default_float()
 
 
 def to_dtype(x: ArrayLike, dtype: DType) -> Value:
@@ -230,10 +258,10 @@ def to_dtype(x: ArrayLike, dtype: DType) -> Value:
 
 
 def floating(x: ArrayLike) -> Value:
-    """`x` as a value of an inexact type: integers and booleans become f32."""
+    """`x` as a value of an inexact type: integers and booleans become the default float."""
     x = asarray(x)
     dtype = dtype_of(x)
-    return x if dtype.is_inexact else convert(x, F32)
+    return x if dtype.is_inexact else convert(x, default_float())
 
 
 # -- broadcasting ---------------------------------------------------------------------------------

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from ..ir.dtypes import BF16, F16, F32, F64
-from ..trace.core import Array, bind
+from ..trace.core import bind
 from .elementwise import (
     absolute,
     equal,
@@ -136,11 +134,6 @@ acos, asin, atan, atan2 = arccos, arcsin, arctan, arctan2
 acosh, asinh, atanh = arccosh, arcsinh, arctanh
 
 
-def erfc(x: ArrayLike) -> Value:
-    """1 - erf(x)."""
-    return 1 - erf(x)
-
-
 # Giles, "Approximating the erfinv function" (2010): f32 coefficients, central and tail.
 _ERFINV_CENTRAL = (2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087,
                    -0.00125372503, -0.00417768164, 0.246640727, 1.50140941)
@@ -221,9 +214,12 @@ radians, degrees = deg2rad, rad2deg
 def nextafter(x: ArrayLike, y: ArrayLike) -> Value:
     """The float next to `x` in the direction of `y`."""
     a, b = operands(x, y, dtype=result_type(x, y, 0.0))
+    return bind("chlo.next_after", a, b)
+
+
+def next_after(a: Value, b: Value) -> Value:
+    """The decomposition of `chlo.next_after`."""
     dtype = dtype_of(a)
-    if isinstance(a, Array) and isinstance(b, Array):
-        return Array(np.asarray(np.nextafter(a._data, b._data)))
     bits = dtype_argument(f"int{dtype.bits}")
     pattern = bind("stablehlo.bitcast_convert", a, dtype=bits)
     # Away from zero the bit pattern grows; from zero the step is to the smallest subnormal.
@@ -237,25 +233,6 @@ def nextafter(x: ArrayLike, y: ArrayLike) -> Value:
 def _minus_smallest(dtype) -> int:
     """The bit pattern of the negative subnormal nearest to zero, as a signed integer."""
     return 1 - 2 ** (dtype.bits - 1)
-
-
-def i0(x: ArrayLike) -> Value:
-    """Modified Bessel function of order 0 (Abramowitz and Stegun 9.8.1, 9.8.2: 24 bits)."""
-    x = absolute(floating(x))
-    small = square(minimum(x, 3.75) / 3.75)
-    large = 3.75 / maximum(x, 3.75)
-    near = _polynomial(small, (0.0045813, 0.0360768, 0.2659732, 1.2067492, 3.0899424, 3.5156229,
-                               1.0))
-    far = _polynomial(large, (0.00392377, -0.01647633, 0.02635537, -0.02057706, 0.00916281,
-                              -0.00157565, 0.00225319, 0.01328592, 0.39894228))
-    return where(less(x, 3.75), near, exp(x) / sqrt(maximum(x, 3.75)) * far)
-
-
-def _polynomial(x: Value, coefficients) -> Value:
-    result: Value = coefficients[0]
-    for c in coefficients[1:]:
-        result = result * x + c
-    return result
 
 
 def ldexp(x: ArrayLike, exponent: ArrayLike) -> Value:

@@ -1,7 +1,9 @@
 """Every op family. Declaring an op is importing its family: import this to have them all."""
 
 from . import (  # noqa: F401
+    bits,
     check,
+    chlo,
     collective,
     contraction,
     control,

@@ -311,7 +311,7 @@ def _convolve(lhs, rhs, a, result_type):
                        for o, d, size, s in zip(offset, a["rhs_dilation"], out,
                                                 a["window_strides"], strict=True))
         patch = x[(slice(None), slice(None), *window)]
-        patch = patch.reshape(batch_groups, batch, groups, -1, total.shape[-1])
+        patch = patch.reshape(batch_groups, batch, groups, x.shape[1] // groups, total.shape[-1])
         patch = patch[0].transpose(1, 0, 2, 3) if batch_groups == 1 else patch[:, :, 0]
         kernel = w[(slice(None), slice(None), *offset)].reshape(len(total), 1, -1, w.shape[1])
         total += np.matmul(kernel, patch)

@@ -132,11 +132,11 @@ def body_of(op: Op) -> Function | None:
     op that has one; None for any other op."""
     if op.name in INLINED:
         return op.attributes[INLINED[op.name]]
-    if op.definition.decompose is None:
+    if op.definition.decompose is None or not op.definition.expands(op):
         return None
-    types = [o.type for o in op.operands]
-    body, _ = trace(lambda *operands: op.definition.rule("decompose")(operands, op.attributes),
-                    types, op.name.partition(".")[2])
+    body, _ = trace(
+        lambda *operands: op.definition.rule("decompose")(operands, op.attributes, op.regions),
+        [o.type for o in op.operands], op.name.partition(".")[2])
     for inner in body.ops:
         inner.location = op.location
     return body

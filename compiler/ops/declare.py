@@ -39,9 +39,9 @@ class OpDefinition:
       raises `OpError` that cites the spec's constraint (`C3`).
     - `evaluate(operands, attributes, regions, result_types) -> list[np.ndarray]`: the meaning, with
       NumPy. Regions are `Block`s; `ir.evaluator.run_block` runs one.
-    - `decompose(operands, attributes) -> list`: the results by binding other ops. An op with it needs
-      no other rule but `infer`: it is evaluated, differentiated, batched and compiled as its body
-      (`ops.control.body_of`).
+    - `decompose(operands, attributes, regions) -> list`: the results by binding other ops. An op with
+      it needs no other rule but `infer`: it is evaluated, differentiated, batched and compiled as
+      its body (`ops.control.body_of`).
     - `vjp(cotangents, op, operands, results) -> list`: cotangents of the operands (None where there
       is none). All values may be traced; write it with `compiler.numpy` / `ops.bind`. `cotangents`
       has one entry per result, None for a result nothing depends on.
@@ -72,6 +72,8 @@ class OpDefinition:
     infer: Callable[..., list[TensorType]]
     evaluate: Callable[..., Sequence[np.ndarray]] | None = None
     decompose: Callable[..., Sequence[Any]] | None = None
+    expands: Callable[[Op], bool] = staticmethod(lambda op: True)
+    """Does this op need its decomposition?"""
     vjp: Callable[..., Sequence[Any]] | None = None
     factors: Callable[[Op], Factors] | None = None
     element: Callable[..., Any] | None = None
@@ -126,7 +128,8 @@ def op(name: str, spec: str | None = None):
         cls.name = name
         dialect, _, short = name.partition(".")
         cls.spec = spec if spec is not None else (short if dialect == "stablehlo" else "")
-        for rule in ("infer", "evaluate", "decompose", "vjp", "factors", "element", "contraction", "kernel"):
+        for rule in ("infer", "evaluate", "decompose", "expands", "vjp", "factors", "element", "contraction",
+                     "kernel"):
             function = cls.__dict__.get(rule)
             if callable(function) and not isinstance(function, (staticmethod, classmethod)):
                 setattr(cls, rule, staticmethod(function))
@@ -145,7 +148,8 @@ def _by_decomposition(cls: type[OpDefinition]):
         from ..trace.core import Array, eager
 
         with eager():
-            return [r.numpy() for r in cls.rule("decompose")([Array(o) for o in operands], attributes)]
+            results = cls.rule("decompose")([Array(o) for o in operands], attributes, regions)
+            return [r.numpy() for r in results]
 
     return evaluate
 

@@ -11,7 +11,22 @@ import numpy as np
 
 from ..errors import OpError
 from ..ir.core import TensorType
-from ..ir.dtypes import C64, C128, F32, F64, I1, DType, as_dtype, widened
+from ..ir.dtypes import (
+    C64,
+    C128,
+    F32,
+    F64,
+    I1,
+    UI2,
+    UI4,
+    UI8,
+    UI16,
+    UI32,
+    UI64,
+    DType,
+    as_dtype,
+    widened,
+)
 from ..trace.core import bind
 from .declare import (
     ANY,
@@ -410,9 +425,15 @@ COMPARISONS = {
 """Direction -> (NumPy function, LLVM float, signed and unsigned predicate)."""
 
 
+def _total_order(x: np.ndarray) -> np.ndarray:
+    """Integers in the order -NaN < -inf < ... < -0 < 0 < ... < inf < NaN."""
+    bits = np.ascontiguousarray(x).view(f"i{x.dtype.itemsize}").reshape(x.shape)
+    return np.where(bits < 0, bits ^ np.iinfo(bits.dtype).max, bits)
+
+
 @op("stablehlo.compare")
 class Compare(Elementwise):
-    """Elementwise comparison to i1; any comparison with NaN but NE is false."""
+    """Elementwise comparison to i1; any comparison with NaN but NE is false, except in TOTALORDER."""
 
     arity = 2
     attributes = {"comparison_direction": "comparison_direction", "compare_type": "compare_type"}
@@ -423,13 +444,19 @@ class Compare(Elementwise):
         return operand.with_dtype(I1)
 
     def evaluate(operands, attributes, regions, result_types):
-        return [COMPARISONS[attributes["comparison_direction"]][0](*map(widened, operands))]
+        function = COMPARISONS[attributes["comparison_direction"]][0]
+        x, y = map(widened, operands)
+        if attributes.get("compare_type") == "TOTALORDER" and x.dtype.kind == "f":
+            x, y = _total_order(x), _total_order(y)
+        return [function(x, y)]
 
     def vjp(cotangents, op, operands, results):
         return [None, None]
 
     def scalar(emit, dtype, x, y, *, comparison_direction, compare_type=None):
         _, ordered, signed, unsigned = COMPARISONS[comparison_direction]
+        if compare_type == "TOTALORDER" and dtype.is_float:
+            return emit.compare_total(signed, dtype, x, y)
         column = {"float": ordered, "int": signed}.get(dtype.kind, unsigned)
         return emit.compare(column, dtype, x, y)
 
@@ -534,22 +561,92 @@ class Convert(Elementwise):
 
 @op("stablehlo.bitcast_convert")
 class BitcastConvert(Elementwise):
-    """Reinterpret the bits as another element type of the same width."""
+    """Reinterpret the bits as another element type.
+
+    To a narrower type the parts of an element, lowest first, become a new last dim; to a wider type
+    the last dim holds the parts.
+    """
 
     attributes = {"dtype": "result_dtype"}
 
     def infer(operands, attributes, regions):
         (x,), target = operands, attributes["dtype"]
-        require(x.dtype.itemsize == target.itemsize, "C1",
-                f"bitcast_convert between widths ({x} to {target}) is not supported")
-        return [x.with_dtype(target)]
+        complexes = (x.dtype.kind == "complex") + (target.kind == "complex")
+        require(complexes != 1 or x.dtype.bits == target.bits, "C2",
+                f"bitcast_convert of {x} to {target}")
+        many, one = max(x.dtype.bits, target.bits), min(x.dtype.bits, target.bits)
+        require(many % one == 0, "C1", f"bitcast_convert of {x} to {target}: the width of one is no"
+                " multiple of the other's")
+        if x.dtype.bits == target.bits:
+            return [x.with_dtype(target)]
+        if x.dtype.bits > target.bits:
+            return [TensorType((*x.shape, many // one), target)]
+        require(x.rank > 0 and x.shape[-1] == many // one, "C1",
+                f"bitcast_convert of {x} to {target} needs a last dim of {many // one}")
+        return [TensorType(tuple(x.shape[:-1]), target)]
+
+    def expands(op):
+        x, target = op.operands[0].dtype, op.attributes["dtype"]
+        return x.bits != target.bits and x.kind != "complex"
+
+    def decompose(operands, attributes, regions):
+        x, target = operands[0], attributes["dtype"]
+        source = as_dtype(x.dtype)
+        if source.bits > target.bits:
+            return [_split_bits(x, source, target)]
+        return [_join_bits(x, source, target)]
 
     def evaluate(operands, attributes, regions, result_types):
-        x = operands[0]
+        x, target = operands[0], attributes["dtype"]
+        source = as_dtype(x.dtype)
+        if source.bits != target.bits and source.kind != "complex":
+            from ..trace.core import Array, eager
+
+            with eager():
+                return [BitcastConvert.decompose([Array(x)], attributes, regions)[0].numpy()]
+        if source.bits != target.bits:  # Complex numbers: parts by parts.
+            whole = np.ascontiguousarray(x).view(target.numpy)
+            return [whole.reshape(result_types[0].shape)]
         return [np.ascontiguousarray(x).view(attributes["dtype"].numpy).reshape(x.shape)]
 
     def scalar(emit, source, x, *, dtype):
         return emit.bitcast(x, source, dtype)
+
+
+def _unsigned(bits: int) -> DType:
+    return next(d for d in (I1, UI2, UI4, UI8, UI16, UI32, UI64) if d.bits == bits)
+
+
+def _bits_as(x, target: DType):
+    """Bits of the same width as another type; i1 is not an integer."""
+    if as_dtype(x.dtype) is target:
+        return x
+    return bind("stablehlo.bitcast_convert", x, dtype=target)
+
+
+def _positions(shape, dtype: DType, width: int):
+    """Multiples of `width` along the last dim."""
+    place = bind("stablehlo.iota", type=TensorType(shape, dtype), iota_dimension=len(shape) - 1)
+    return bind("stablehlo.multiply", place, _full_like(place, width))
+
+
+def _split_bits(x, source: DType, target: DType):
+    word, part = _unsigned(source.bits), _unsigned(target.bits)
+    shape = (*x.shape, source.bits // target.bits)
+    wide = bind("stablehlo.broadcast_in_dim", _bits_as(x, word), shape=shape,
+                broadcast_dimensions=tuple(range(len(x.shape))))
+    moved = bind("stablehlo.shift_right_logical", wide, _positions(shape, word, target.bits))
+    low = bind("stablehlo.and", moved, _full_like(moved, (1 << target.bits) - 1))
+    return _bits_as(bind("stablehlo.convert", low, dtype=part), target)
+
+
+def _join_bits(x, source: DType, target: DType):
+    from .reduction import reduce
+
+    part, word = _unsigned(source.bits), _unsigned(target.bits)
+    wide = bind("stablehlo.convert", _bits_as(x, part), dtype=word)
+    moved = bind("stablehlo.shift_left", wide, _positions(x.shape, word, source.bits))
+    return _bits_as(reduce(moved, (len(x.shape) - 1,), "or"), target)
 
 
 __all__ = ["COMPARISONS", "Binary", "Elementwise", "Unary", "identity_factors"]

@@ -32,7 +32,7 @@ REVISITING = frozenset({"stablehlo.broadcast_in_dim", "stablehlo.gather",
 def is_alias(op: Op) -> bool:
     """A result that is its operand's memory under another type: the plan's business."""
     if op.name == "stablehlo.optimization_barrier":
-        return len(op.operands) == 1
+        return True
     if op.name == "stablehlo.reshape":
         return True
     if op.name == "stablehlo.slice":

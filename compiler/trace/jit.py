@@ -1,6 +1,7 @@
 """`jit`: trace once per signature, compile, call.
 
-A signature is the structure, shapes and dtypes of the arguments and the values of static arguments.
+A signature is the structure, shapes and dtypes of the arguments, the values of static arguments and
+the default float.
 Under another trace a jitted function is simply inlined.
 """
 
@@ -15,18 +16,19 @@ import numpy as np
 
 from ..errors import TraceError
 from ..ir.core import Function, TensorType
+from ..ir.defaults import default_float
 from . import tree
 from .core import Array, Tracer, as_array, current_graph, trace
 
 
 def as_leaf(leaf: Any) -> Array | Tracer:
-    """A leaf as an array; Python floats are float32, ints int32, as everywhere in tfn."""
+    """A leaf as an array; Python floats are the default float, ints int32, as everywhere."""
     if isinstance(leaf, (Array, Tracer)):
         return leaf
     if isinstance(leaf, bool):
         return Array(np.asarray(leaf))
     if isinstance(leaf, float):
-        return Array(np.asarray(leaf, np.float32))
+        return Array(np.asarray(leaf, default_float().numpy))
     if isinstance(leaf, int):
         return Array(np.asarray(leaf, np.int32))
     return as_array(leaf)
@@ -85,7 +87,7 @@ class Jitted:
         static = tuple((i, args[i]) for i in sorted(self.static) if i < len(args))
         types = tuple((a._data.shape, a._data.dtype) if isinstance(a, Array) else a.type
                       for a in arrays)
-        return arrays, structure, (structure, types, static)
+        return arrays, structure, (structure, types, static, default_float())
 
     def __call__(self, *args, **kwargs):
         if current_graph() is not None:

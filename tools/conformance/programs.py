@@ -10,6 +10,7 @@ import json
 import traceback
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -142,14 +143,16 @@ def _is_symbolic(function: Function) -> bool:
 
 
 def _refine_somehow(function: Function) -> None:
-    """Refine with one size for all `?`; integer scalars may be sizes, too."""
+    """Refine with one size for all `?`; integer scalars may be sizes (all, or the leading ones)."""
     failure: TfnError | None = None
-    for size in _SIZES:
+    scalars = [i for i, t in enumerate(function.argument_types)
+               if not t.shape and t.dtype.is_integer]
+    leading = [i for n, i in enumerate(scalars) if i == n]
+    for sizes, size in product((scalars, leading), _SIZES):
         types = [t.with_shape([size if isinstance(d, Dim) else d for d in t.shape])
                  for t in function.argument_types]
-        known = {i: size for i, t in enumerate(types) if not t.shape and t.dtype.is_integer}
         try:
-            refine(function, types, known)
+            refine(function, types, dict.fromkeys(sizes, size))
             return
         except TfnError as error:
             failure = failure or error
@@ -196,26 +199,26 @@ def accumulated(function: Function) -> int:
 
 
 def _terms(op: Op) -> int:
-    def product(extents) -> int:
+    def count(extents) -> int:
         return int(np.prod([e for e in extents if isinstance(e, int)] or [1]))
 
     first = op.operands[0].shape if op.operands else ()
     match op.name:
         case "stablehlo.dot_general":
             dims = op.attributes["dot_dimension_numbers"].lhs_contracting_dimensions
-            return product(first[d] for d in dims)
+            return count(first[d] for d in dims)
         case "stablehlo.convolution":
             kernel = op.operands[1].shape
-            return product(kernel) // max(1, int(
+            return count(kernel) // max(1, int(
                 kernel[op.attributes["dimension_numbers"].kernel_output_feature_dimension]))
         case "stablehlo.reduce":
-            return product(first[d] for d in op.attributes["dimensions"])
+            return count(first[d] for d in op.attributes["dimensions"])
         case "stablehlo.reduce_window":
-            return product(op.attributes["window_dimensions"])
+            return count(op.attributes["window_dimensions"])
         case "stablehlo.scatter" | "stablehlo.select_and_scatter":
-            return product(op.operands[-1].shape)
+            return count(op.operands[-1].shape)
         case "stablehlo.triangular_solve" | "stablehlo.cholesky":
-            return product(first[-1:])
+            return count(first[-1:])
         case "stablehlo.fft":
-            return product(op.attributes["fft_length"])
+            return count(op.attributes["fft_length"])
     return 1
