@@ -22,6 +22,7 @@ from .lexer import Tokens
 from .printer import MESHES
 from .source_locations import SourceLocations
 from .syntax import TYPE_STYLES, read_row, row_of
+from .tuples import TUPLE_OPS, TupleOf, read_tuple_op
 from .verify import verify_module
 
 _IGNORED = frozenset({"result_accuracy"})
@@ -350,6 +351,13 @@ class Parser(AttributeParser):
         return name
 
     def operand(self) -> Value:
+        value = self.any_operand()
+        if isinstance(value, TupleOf):
+            raise self.error("tuples are supported only as operands of get_tuple_element", -1,
+                             UnsupportedError)
+        return value
+
+    def any_operand(self) -> Value | TupleOf:
         name = self.prefixed("%", "a value such as %0")
         for scope in reversed(self.scopes):
             if name in scope:
@@ -425,7 +433,11 @@ class Parser(AttributeParser):
         names = self.result_names()
         place = self.index
         generic = self.texts[place].startswith('"')
-        definition = self.definition(self.take_op_name())
+        name = self.take_op_name()
+        if name in TUPLE_OPS:
+            read_tuple_op(self, name, names)
+            return
+        definition = self.definition(name)
         if generic:
             operands, attributes, regions, types = self.generic(definition)
         elif definition.name in FORMS:

@@ -1,6 +1,7 @@
 """Every op family. Declaring an op is importing its family: import this to have them all."""
 
 from . import (  # noqa: F401
+    batch_norm,
     bits,
     check,
     chlo,
@@ -10,8 +11,10 @@ from . import (  # noqa: F401
     custom_call,
     dynamic,
     elementwise,
+    fft,
     indexing,
     kernel,
+    linalg,
     random,
     reduction,
     shape,

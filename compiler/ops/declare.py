@@ -128,8 +128,8 @@ def op(name: str, spec: str | None = None):
         cls.name = name
         dialect, _, short = name.partition(".")
         cls.spec = spec if spec is not None else (short if dialect == "stablehlo" else "")
-        for rule in ("infer", "evaluate", "decompose", "expands", "vjp", "factors", "element", "contraction",
-                     "kernel"):
+        for rule in ("infer", "evaluate", "decompose", "expands", "vjp", "factors", "element",
+                     "contraction", "kernel"):
             function = cls.__dict__.get(rule)
             if callable(function) and not isinstance(function, (staticmethod, classmethod)):
                 setattr(cls, rule, staticmethod(function))
