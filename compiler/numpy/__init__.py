@@ -41,6 +41,16 @@ from .creation import (
     zeros,
     zeros_like,
 )
+from .cumulative import (
+    cummax,
+    cummin,
+    cumprod,
+    cumsum,
+    cumulative_prod,
+    cumulative_sum,
+    nancumprod,
+    nancumsum,
+)
 from .dtypes import astype, can_cast, finfo, iinfo, isdtype, promote_types, result_type
 from .elementwise import (
     abs,
@@ -149,10 +159,14 @@ from .linear import (
     inner,
     kron,
     matmul,
+    matrix_transpose,
+    matvec,
     norm,
     outer,
     tensordot,
     vdot,
+    vecdot,
+    vecmat,
 )
 from .manipulation import (
     append,
@@ -175,7 +189,6 @@ from .manipulation import (
     hsplit,
     hstack,
     moveaxis,
-    pad,
     permute_dims,
     ravel,
     repeat,
@@ -193,6 +206,7 @@ from .manipulation import (
     vsplit,
     vstack,
 )
+from .padding import pad
 from .promote import (
     asarray,
     broadcast_arrays,
@@ -212,16 +226,12 @@ from .reduction import (
     argmin,
     average,
     count_nonzero,
-    cumprod,
-    cumsum,
     logsumexp,
     max,
     mean,
     min,
     nanargmax,
     nanargmin,
-    nancumprod,
-    nancumsum,
     nanmax,
     nanmean,
     nanmin,
@@ -235,6 +245,18 @@ from .reduction import (
     sum,
     var,
 )
+from .sets import (
+    intersect1d,
+    isin,
+    setdiff1d,
+    setxor1d,
+    union1d,
+    unique,
+    unique_all,
+    unique_counts,
+    unique_inverse,
+    unique_values,
+)
 from .sorting import (
     argpartition,
     argsort,
@@ -244,14 +266,14 @@ from .sorting import (
     digitize,
     flatnonzero,
     histogram,
-    isin,
+    histogram_bin_edges,
+    lexsort,
     nonzero,
     partition,
     searchsorted,
     sort,
     top_k,
     trapezoid,
-    unique,
 )
 from .special import (
     acos,
@@ -300,6 +322,7 @@ from .statistics import (
     hamming,
     hanning,
     in_top_k,
+    interp,
     kaiser,
     median,
     nanmedian,

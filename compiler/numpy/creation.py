@@ -12,7 +12,7 @@ import numpy as np
 from ..ir.core import TensorType
 from ..ir.defaults import default_float
 from ..ir.dims import Dim, Extent
-from ..ir.dtypes import I32, DType
+from ..ir.dtypes import F64, I32, DType
 from ..trace.core import Array, Tracer, bind
 from .device import check_device
 from .promote import (
@@ -25,6 +25,8 @@ from .promote import (
     dtype_argument,
     dtype_of,
     extent_value,
+    operands,
+    promote,
     result_type,
     to_dtype,
 )
@@ -99,7 +101,8 @@ def arange(start, stop=None, step=None, dtype=None, device=None) -> Value:
         start, stop = 0, start
     if isinstance(stop, Dim) or isinstance(start, Dim):
         return _symbolic_range(start, stop, step, dtype)
-    bounds = [start, stop] if step is None else [start, stop, step]
+    step = 1 if step is None else step
+    bounds = [start, stop, step]
     numbers = [b.item() if isinstance(b, (Array, Tracer, np.ndarray)) else b for b in bounds]
     target = dtype_argument(dtype) if dtype is not None else result_type(*(
         b if not isinstance(b, np.integer) else int(b) for b in bounds))
@@ -124,7 +127,11 @@ def linspace(start, stop, num: int = 50, endpoint: bool = True, retstep: bool = 
 
     check_device(device)
 
+    wanted = None if dtype is None else dtype_argument(dtype)
     target = result_type(start, stop, 0.0)
+    if wanted is not None:
+        # Integers below 2**53 are exact in f64.
+        target = promote(target, F64 if wanted.is_integer else wanted)
     low, high = to_dtype(start, target), to_dtype(stop, target)
     spaces = num - 1 if endpoint else num
     shape = np.broadcast_shapes(low.shape, high.shape)
@@ -134,8 +141,7 @@ def linspace(start, stop, num: int = 50, endpoint: bool = True, retstep: bool = 
     result = low * (1 - at) + high * at
     if axis != 0 and shape:
         result = moveaxis(result, 0, axis)
-    if dtype is not None:
-        wanted = dtype_argument(dtype)
+    if wanted is not None:
         if wanted.is_integer:
             from .elementwise import floor
 
@@ -169,7 +175,8 @@ def identity(n: Extent, dtype=None) -> Value:
 
 def tri(n: Extent, m: Extent | None = None, k: int = 0, dtype=None) -> Value:
     """Ones at and below the `k`-th diagonal, zeros above."""
-    return convert(_lower(as_shape((n, n if m is None else m)), k), dtype_argument(dtype or default_float()))
+    return convert(_lower(as_shape((n, n if m is None else m)), k),
+                   dtype_argument(dtype or default_float()))
 
 
 def _lower(shape, k) -> Value:
@@ -229,8 +236,7 @@ def geomspace(start, stop, num: int = 50, endpoint: bool = True, dtype=None,
     """`num` numbers from `start` to `stop` with equal ratios; both have the same sign."""
     from .elementwise import absolute, exp, log, sign
 
-    low, high = (asarray(v, default_float()) if not isinstance(v, (Array, Tracer, np.ndarray)) else asarray(v)
-                 for v in (start, stop))
+    low, high = operands(start, stop, dtype=result_type(start, stop, 0.0))
     result = sign(low) * exp(linspace(log(absolute(low)), log(absolute(high)), num, endpoint,
                                       axis=axis))
     return result if dtype is None else convert(result, dtype_argument(dtype))

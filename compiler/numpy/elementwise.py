@@ -123,9 +123,12 @@ abs = fabs = absolute
 
 
 def sign(x: ArrayLike) -> Value:
-    """-1, 0 or 1; NaN for NaN."""
+    """-1, 0 (never -0) or 1; NaN for NaN; x / |x| of a complex x."""
     x = asarray(x)
-    return x if dtype_of(x).kind == "bool" else bind("stablehlo.sign", x)
+    if dtype_of(x).kind == "bool":
+        return x
+    result = bind("stablehlo.sign", x)
+    return add(result, 0) if dtype_of(x).is_float else result
 
 
 def right_shift(x: ArrayLike, y: ArrayLike) -> Value:
@@ -181,8 +184,10 @@ def floor_divide(x: ArrayLike, y: ArrayLike) -> Value:
 def _float_quotient(a: Value, b: Value, rest: Value) -> Value:
     """floor(a / b) given `rest` = mod(a, b): exact although a / b is rounded."""
     quotient = bind("stablehlo.divide", bind("stablehlo.subtract", a, rest), b)
-    infinite = logical_not(isfinite(divide(a, b)))
-    return where(infinite, divide(a, b), rint(quotient))
+    ratio = divide(a, b)
+    # A zero has the sign of the ratio.
+    whole = rint(quotient)
+    return where(isfinite(ratio), where(equal(whole, 0), multiply(ratio, 0), whole), ratio)
 
 
 def mod(x: ArrayLike, y: ArrayLike) -> Value:
@@ -192,7 +197,10 @@ def mod(x: ArrayLike, y: ArrayLike) -> Value:
     if dtype_of(a).kind == "uint":
         return rest
     adjust = logical_and(not_equal(rest, 0), not_equal(less(rest, 0), less(b, 0)))
-    return where(adjust, add(rest, b), rest)
+    rest = where(adjust, add(rest, b), rest)
+    # A zero has the sign of the divisor: r + 0 is never -0, and -(0 - r) never +0.
+    return rest if dtype_of(a).is_integer else where(
+        less(b, 0), negative(subtract(0, rest)), add(rest, 0))
 
 
 remainder = mod
@@ -339,6 +347,8 @@ def isfinite(x: ArrayLike) -> Value:
     x = asarray(x)
     if not dtype_of(x).is_inexact:
         return broadcast_to(True, x.shape)
+    if dtype_of(x).kind == "complex":
+        return logical_and(isfinite(real(x)), isfinite(imag(x)))
     return bind("stablehlo.is_finite", x)
 
 
@@ -347,6 +357,8 @@ def isinf(x: ArrayLike) -> Value:
     x = asarray(x)
     if not dtype_of(x).is_inexact:
         return broadcast_to(False, x.shape)
+    if dtype_of(x).kind == "complex":
+        return logical_or(isinf(real(x)), isinf(imag(x)))
     return equal(absolute(x), math.inf)
 
 

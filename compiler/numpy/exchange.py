@@ -130,13 +130,8 @@ def frombuffer(data: Any, dtype=None, count: int = -1, offset: int = 0) -> Array
     return asarray(np.frombuffer(data, target.numpy, count, offset))
 
 
-def array_interface(x: Array) -> dict[str, Any]:
-    """NumPy's `__array_interface__`, read-only: for readers that know nothing else."""
-    return x.numpy().__array_interface__
-
-
 METHODS = {"__dlpack__": dlpack, "__dlpack_device__": dlpack_device,
-           "__array_interface__": property(array_interface), "data": property(buffer)}
+           "data": property(buffer)}
 """Methods of `Array` that only concrete memory can have."""
 if sys.version_info >= (3, 12):
     METHODS["__buffer__"] = buffer

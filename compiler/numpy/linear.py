@@ -16,10 +16,11 @@ from ..ir.structs import DotDimensionNumbers
 from ..ops import contraction as _contraction  # noqa: F401  (declares the ops)
 from ..trace.core import bind
 from . import elementwise as el
-from .manipulation import diagonal, expand_dims, moveaxis, reshape, transpose
+from .manipulation import diagonal, expand_dims, moveaxis, reshape, swapaxes, transpose
 from .promote import (
     ArrayLike,
     Value,
+    asarray,
     broadcast_shapes,
     broadcast_to,
     dtype_argument,
@@ -134,6 +135,42 @@ def cross(x: ArrayLike, y: ArrayLike, axis: int = -1) -> Value:
     a, b = a + [zero] * (3 - len(a)), b + [zero] * (3 - len(b))
     return stack([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2],
                   a[0] * b[1] - a[1] * b[0]], axis)
+
+
+def vecdot(x: ArrayLike, y: ArrayLike, axis: int = -1) -> Value:
+    """Sum of conj(x) * y along `axis`, counted in each array; the other dims broadcast."""
+    x, y = unify(x, y)
+    a, b = (moveaxis(v, normalize_axis(axis, len(v.shape)), -1) for v in (x, y))
+    if a.shape[-1] != b.shape[-1]:
+        raise OpError(f"vecdot of {shape_text(x.shape)} and {shape_text(y.shape)}: the sizes along"
+                      f" axis {axis} differ", user_location())
+    shape = broadcast_shapes(a.shape, b.shape)
+    dims = tuple(range(len(shape) - 1))
+    return dot_general(broadcast_to(el.conj(a), shape), broadcast_to(b, shape),
+                       ((len(dims),), (len(dims),)), (dims, dims))
+
+
+def matvec(x: ArrayLike, y: ArrayLike) -> Value:
+    """Matrices (the last two dims of `x`) times vectors (the last dim of `y`); others broadcast."""
+    y = asarray(y)
+    product = matmul(x, reshape(y, (*y.shape, 1)))
+    return reshape(product, product.shape[:-1])
+
+
+def vecmat(x: ArrayLike, y: ArrayLike) -> Value:
+    """Conjugated vectors (the last dim of `x`) times matrices (the last two dims of `y`)."""
+    x = asarray(x)
+    product = matmul(reshape(el.conj(x), (*x.shape[:-1], 1, x.shape[-1])), y)
+    return reshape(product, (*product.shape[:-2], product.shape[-1]))
+
+
+def matrix_transpose(x: ArrayLike) -> Value:
+    """`x` with its last two dims exchanged."""
+    x = asarray(x)
+    if len(x.shape) < 2:
+        raise OpError(f"matrix_transpose needs two dims, got {shape_text(x.shape)}",
+                      user_location())
+    return swapaxes(x, -1, -2)
 
 
 def tensordot(x: ArrayLike, y: ArrayLike, axes=2, preferred_element_type=None) -> Value:
@@ -293,5 +330,5 @@ def norm(x: ArrayLike, ord=None, axis=None, keepdims: bool = False) -> Value:
     return el.power(sum_(el.power(el.absolute(x), ord), axis, keepdims=keepdims), 1.0 / ord)
 
 
-__all__ = ["cross", "dot", "dot_general", "einsum", "inner", "kron", "matmul", "norm", "outer",
-           "tensordot", "vdot"]
+__all__ = ["cross", "dot", "dot_general", "einsum", "inner", "kron", "matmul", "matrix_transpose",
+           "matvec", "norm", "outer", "tensordot", "vdot", "vecdot", "vecmat"]

@@ -1,4 +1,4 @@
-"""Shapes and order: reshape, transpose, join, split, repeat, pad, roll, diagonals.
+"""Shapes and order: reshape, transpose, join, split, repeat, roll, diagonals.
 
 None of these compute: each is a few ops that the compiler folds into the reader's index.
 """
@@ -23,7 +23,6 @@ from .promote import (
     normalize_axes,
     normalize_axis,
     shape_text,
-    to_dtype,
     unify,
 )
 
@@ -32,8 +31,12 @@ def _reshaped(x: Value, shape: tuple[Extent, ...]) -> Value:
     return x if x.shape == shape else bind("stablehlo.reshape", x, shape=shape)
 
 
-def reshape(x: ArrayLike, shape, *more: Extent, order: str = "C") -> Value:
-    """`x` in row-major order under another shape; one extent may be -1."""
+def reshape(x: ArrayLike, shape, *more: Extent, order: str = "C",
+            copy: bool | None = None) -> Value:
+    """`x` in row-major order under another shape; one extent may be -1.
+
+    `copy` changes nothing: arrays are immutable.
+    """
     x = asarray(x)
     if order == "F":
         return transpose(reshape(transpose(x), as_shape(shape)[::-1]))
@@ -281,7 +284,8 @@ def unstack(x: ArrayLike, num: int | None = None, axis: int = 0) -> list[Value]:
     """The slices of `x` along `axis`, without that dim."""
     x = asarray(x)
     axis = normalize_axis(axis, len(x.shape))
-    return [squeeze(part, axis) for part in split(x, num or x.shape[axis].__index__(), axis)]
+    count = x.shape[axis].__index__() if num is None else num
+    return [squeeze(part, axis) for part in split(x, count, axis)] if count else []
 
 
 # -- repetition and order -------------------------------------------------------------------------
@@ -386,71 +390,6 @@ def _roll_one(x: Value, shift, axis: int) -> Value:
     return concatenate([slice_along(x, axis, cut, extent), slice_along(x, axis, 0, cut)], axis)
 
 
-# -- padding --------------------------------------------------------------------------------------
-
-def pad(x: ArrayLike, pad_width, mode: str = "constant", constant_values: ArrayLike = 0) -> Value:
-    """`x` with `pad_width` (an int, (low, high), or such a pair per dim) elements at its edges.
-
-    Modes: constant, edge, reflect, symmetric, wrap (as `np.pad`).
-    """
-    x = asarray(x)
-    rank = len(x.shape)
-    widths = [tuple(int(v) for v in row)
-              for row in np.broadcast_to(np.asarray(pad_width), (rank, 2)).tolist()]
-    if mode == "constant":
-        return _pad_constant(x, widths, constant_values)
-    for axis, (low, high) in enumerate(widths):
-        if low or high:
-            x = _pad_axis(x, axis, low, high, mode)
-    return x
-
-
-def _pad_constant(x: Value, widths, constant_values) -> Value:
-    rank = len(x.shape)
-    if isinstance(constant_values, (tuple, list, np.ndarray)) and np.ndim(constant_values):
-        values = np.broadcast_to(np.asarray(constant_values), (rank, 2))
-        for axis, (low, high) in enumerate(widths):
-            for amount, value, side in ((low, values[axis, 0], 0), (high, values[axis, 1], 1)):
-                one = [(0, 0)] * rank
-                one[axis] = (amount, 0) if side == 0 else (0, amount)
-                x = _pad_constant(x, one, value.item())
-        return x
-    if not any(low or high for low, high in widths):
-        return x
-    return bind("stablehlo.pad", x, to_dtype(constant_values, dtype_of(x)),
-                edge_padding_low=tuple(w[0] for w in widths),
-                edge_padding_high=tuple(w[1] for w in widths), interior_padding=(0,) * rank)
-
-
-def _pad_axis(x: Value, axis: int, low: int, high: int, mode: str) -> Value:
-    n = x.shape[axis]
-    offset = {"reflect": 1, "symmetric": 0}.get(mode)
-    pieces = []
-    if mode == "edge":
-        first, last = slice_along(x, axis, 0, 1), slice_along(x, axis, n - 1, n)
-        pieces = [_stretch(first, axis, low), x, _stretch(last, axis, high)]
-    elif mode == "wrap" and max(low, high) <= n:
-        pieces = [slice_along(x, axis, n - low, n), x, slice_along(x, axis, 0, high)]
-    elif offset is not None and max(low, high) + offset <= n:
-        before = flip(slice_along(x, axis, offset, offset + low), axis)
-        after = flip(slice_along(x, axis, n - offset - high, n - offset), axis)
-        pieces = [before, x, after]
-    elif mode in ("wrap", "reflect", "symmetric"):
-        from .indexing import take
-
-        how: Any = mode
-        order = np.pad(np.arange(n), (low, high), mode=how)
-        return take(x, order.astype(np.int32), axis)
-    else:
-        raise OpError(f"pad mode {mode!r} is not one of constant, edge, reflect, symmetric, wrap",
-                      user_location())
-    return concatenate([p for p in pieces if p.shape[axis] != 0], axis)
-
-
-def _stretch(x: Value, axis: int, size: int) -> Value:
-    return broadcast_to(x, tuple(size if d == axis else e for d, e in enumerate(x.shape)))
-
-
 # -- diagonals ------------------------------------------------------------------------------------
 
 def diagonal(x: ArrayLike, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Value:
@@ -469,6 +408,7 @@ def diag(x: ArrayLike, k: int = 0) -> Value:
     """The `k`-th diagonal of a matrix, or a matrix with the 1-d `x` on it."""
     from .creation import eye, zeros
     from .elementwise import where
+    from .padding import pad
 
     x = asarray(x)
     if len(x.shape) == 2:

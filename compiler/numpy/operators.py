@@ -9,8 +9,8 @@ import numpy as np
 
 from ..ir.dims import Dim
 from ..trace.core import Array, Operators, Tracer
+from . import cumulative, exchange, indexing, linear, manipulation, reduction, sorting, update
 from . import elementwise as el
-from . import exchange, indexing, linear, manipulation, reduction, sorting, update
 from .device import CPU, to_device
 from .inspection import ARRAY_API_VERSION
 from .promote import asarray, convert, dtype_argument
@@ -38,7 +38,7 @@ _METHODS = {
     "sum": reduction.sum, "prod": reduction.prod, "mean": reduction.mean, "var": reduction.var,
     "std": reduction.std, "max": reduction.max, "min": reduction.min, "all": reduction.all,
     "any": reduction.any, "argmax": reduction.argmax, "argmin": reduction.argmin,
-    "cumsum": reduction.cumsum, "cumprod": reduction.cumprod, "round": el.round, "clip": el.clip,
+    "cumsum": cumulative.cumsum, "cumprod": cumulative.cumprod, "round": el.round, "clip": el.clip,
     "conj": el.conj, "take": indexing.take, "dot": linear.dot, "sort": sorting.sort,
     "argsort": sorting.argsort, "copy": asarray, "ptp": reduction.ptp, "nonzero": sorting.nonzero,
     "trace": manipulation.trace, "searchsorted": sorting.searchsorted,

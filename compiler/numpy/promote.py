@@ -1,8 +1,9 @@
 """Operands of NumPy-style functions: element types, weak Python scalars, broadcasting.
 
 The default types are 32 bits wide, as in JAX and Keras: a Python float is f32 (`ir.defaults` can
-change it), a Python int i32. A Python scalar (and a `np.float64`/`np.int64`/`np.complex128` scalar) is *weak*: next to an array it
-takes the array's type. Explicit 64-bit arrays keep their type. Extents may be symbolic everywhere.
+change it), a Python int i32. A Python scalar (and a `np.float64`, `np.int64` or `np.complex128`
+scalar) is *weak*: next to an array it takes the array's type. Explicit 64-bit arrays keep their type.
+Extents may be symbolic everywhere.
 """
 
 from __future__ import annotations

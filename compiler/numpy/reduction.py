@@ -1,4 +1,4 @@
-"""Reductions over axes, and cumulative sums and products.
+"""Reductions over axes: sums, means, extremes, their places, and the NaN-ignoring ones.
 
 Sums of booleans and small integers are i32 (u32 for unsigned ones); means are inexact. A mean over
 a symbolic dim divides by its run-time size.
@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import OpError, user_location
 from ..ir.dims import Dim
 from ..ir.dtypes import C64, F32, I1, I32, UI32, DType
-from ..ops.reduction import arg_extreme, identity_of, reduce, reducer
+from ..ops.reduction import arg_extreme, identity_of, reduce
 from ..trace.core import Array, bind, current_graph
 from ..trace.grad import stop_gradient
 from . import elementwise as el
@@ -52,7 +52,8 @@ def _masked(x: Value, where, kind: str) -> Value:
     return x if where is None else el.where(where, x, Array(identity_of(kind, dtype_of(x))))
 
 
-def _sum_dtype(dtype: DType) -> DType:
+def sum_dtype(dtype: DType) -> DType:
+    """The element type of a sum: integers have at least 32 bits."""
     if dtype.kind in ("bool", "int"):
         return I32 if dtype.bits < 32 else dtype
     return UI32 if dtype.kind == "uint" and dtype.bits < 32 else dtype
@@ -60,7 +61,7 @@ def _sum_dtype(dtype: DType) -> DType:
 
 def _accumulate(x, axis, dtype, keepdims, initial, where, kind) -> Value:
     x = asarray(x)
-    x = convert(x, dtype_argument(dtype) if dtype is not None else _sum_dtype(dtype_of(x)))
+    x = convert(x, dtype_argument(dtype) if dtype is not None else sum_dtype(dtype_of(x)))
     result = _reduce(_masked(x, where, kind), axis, keepdims, kind)
     if initial is None:
         return result
@@ -112,14 +113,16 @@ def ptp(x: ArrayLike, axis=None, keepdims: bool = False) -> Value:
     return el.subtract(max(x, axis, keepdims), min(x, axis, keepdims))
 
 
-def all(x: ArrayLike, axis=None, keepdims: bool = False) -> Value:
-    """True where every element over `axis` is non-zero."""
-    return _reduce(el.truth(x), axis, keepdims, "and")
+def all(x: ArrayLike, axis=None, keepdims: bool = False, where=None) -> Value:
+    """True where every element over `axis` (and in the mask `where`) is non-zero."""
+    x = el.truth(x) if where is None else el.logical_or(x, el.logical_not(where))
+    return _reduce(x, axis, keepdims, "and")
 
 
-def any(x: ArrayLike, axis=None, keepdims: bool = False) -> Value:
-    """True where an element over `axis` is non-zero."""
-    return _reduce(el.truth(x), axis, keepdims, "or")
+def any(x: ArrayLike, axis=None, keepdims: bool = False, where=None) -> Value:
+    """True where an element over `axis` (and in the mask `where`) is non-zero."""
+    x = el.truth(x) if where is None else el.logical_and(x, where)
+    return _reduce(x, axis, keepdims, "or")
 
 
 def count_nonzero(x: ArrayLike, axis=None, keepdims: bool = False) -> Value:
@@ -162,8 +165,13 @@ def mean(x: ArrayLike, axis=None, dtype=None, keepdims: bool = False, where=None
     return convert(el.divide(total, sum(weight, axis, keepdims=keepdims)), target)
 
 
-def var(x: ArrayLike, axis=None, dtype=None, ddof: int = 0, keepdims: bool = False) -> Value:
-    """Mean squared distance from the mean over `axis`; `ddof` is subtracted from the count."""
+def var(x: ArrayLike, axis=None, dtype=None, ddof: float = 0, keepdims: bool = False,
+        correction: float | None = None) -> Value:
+    """Mean squared distance from the mean over `axis`.
+
+    `correction` (or `ddof`, NumPy's name for it) is subtracted from the count.
+    """
+    ddof = ddof if correction is None else correction
     x, target = _computed(x, dtype)
     axes = normalize_axes(axis, len(x.shape))
     distance = el.subtract(x, _mean(x, axes, keepdims=True))
@@ -175,9 +183,10 @@ def var(x: ArrayLike, axis=None, dtype=None, ddof: int = 0, keepdims: bool = Fal
     return convert(el.divide(squared, count - ddof if ddof else count), target)
 
 
-def std(x: ArrayLike, axis=None, dtype=None, ddof: int = 0, keepdims: bool = False) -> Value:
+def std(x: ArrayLike, axis=None, dtype=None, ddof: float = 0, keepdims: bool = False,
+        correction: float | None = None) -> Value:
     """Square root of the variance."""
-    return el.sqrt(var(x, axis, dtype, ddof, keepdims))
+    return el.sqrt(var(x, axis, dtype, ddof, keepdims, correction))
 
 
 def average(x: ArrayLike, axis=None, weights: ArrayLike | None = None, returned: bool = False,
@@ -310,92 +319,3 @@ def nanargmin(x: ArrayLike, axis: int | None = None, keepdims: bool = False) -> 
     x = asarray(x)
     return argmin(el.where(el.isnan(x), math.inf, x) if dtype_of(x).is_float else x,
                   axis, keepdims)
-
-
-# -- cumulative -----------------------------------------------------------------------------------
-
-_DIRECT_WINDOW = 32
-"""A longer axis is scanned in blocks: windows of the whole axis cost its length squared."""
-
-
-def _scan(x: Value, axis: int, kind: str) -> Value:
-    """Running combination along `axis` by windows that reach back to the start."""
-    length = x.shape[axis]
-    if not isinstance(length, int):
-        raise OpError(f"a cumulative sum along the symbolic dimension `{length}` is not supported;"
-                      " fix its size", user_location())
-    if length <= _DIRECT_WINDOW:
-        return _window_scan(x, axis, length, kind)
-    block = math.isqrt(length - 1) + 1
-    count = -(-length // block)
-    rank = len(x.shape)
-    identity = Array(identity_of(kind, dtype_of(x)))
-    high = tuple(count * block - length if d == axis else 0 for d in range(rank))
-    padded = bind("stablehlo.pad", x, identity, edge_padding_low=(0,) * rank,
-                  edge_padding_high=high, interior_padding=(0,) * rank)
-    shape = (*x.shape[:axis], count, block, *x.shape[axis + 1:])
-    inner = _scan(bind("stablehlo.reshape", padded, shape=shape), axis + 1, kind)
-    totals = _slice(inner, axis + 1, block - 1, block)
-    before = _scan(bind("stablehlo.reshape", totals, shape=shape[:axis + 1] + shape[axis + 2:]),
-                   axis, kind)
-    low = tuple(1 if d == axis else 0 for d in range(rank))
-    before = bind("stablehlo.pad", before, identity, edge_padding_low=low,
-                  edge_padding_high=tuple(-v for v in low), interior_padding=(0,) * rank)
-    dims = tuple(d if d <= axis else d + 1 for d in range(rank))
-    before = bind("stablehlo.broadcast_in_dim", before, shape=shape, broadcast_dimensions=dims)
-    combined = bind(f"stablehlo.{kind}", inner, before)
-    flat = bind("stablehlo.reshape", combined, shape=padded.shape)
-    return _slice(flat, axis, 0, length)
-
-
-def _slice(x: Value, axis: int, start: int, limit: int) -> Value:
-    rank = len(x.shape)
-    return bind("stablehlo.slice", x,
-                start_indices=tuple(start if d == axis else 0 for d in range(rank)),
-                limit_indices=tuple(limit if d == axis else e for d, e in enumerate(x.shape)),
-                strides=(1,) * rank)
-
-
-def _window_scan(x: Value, axis: int, length: int, kind: str) -> Value:
-    rank, dtype = len(x.shape), dtype_of(x)
-    if length == 0:
-        return x
-    return bind("stablehlo.reduce_window", x, identity_of(kind, dtype),
-                window_dimensions=tuple(length if d == axis else 1 for d in range(rank)),
-                window_strides=(1,) * rank, base_dilations=(1,) * rank,
-                window_dilations=(1,) * rank,
-                padding=tuple((length - 1 if d == axis else 0, 0) for d in range(rank)),
-                regions=[reducer(kind, dtype)])
-
-
-def _cumulative(x, axis, dtype, kind, function) -> Value:
-    x = asarray(x)
-    x = convert(x, dtype_argument(dtype) if dtype is not None else _sum_dtype(dtype_of(x)))
-    if axis is None:
-        x, axis = bind("stablehlo.reshape", x, shape=(x.size,)), 0
-    axis = normalize_axis(axis, len(x.shape))
-    if isinstance(x, Array) and current_graph() is None:
-        return Array(function(x._data, axis=axis, dtype=x.dtype))
-    return _scan(x, axis, kind)
-
-
-def cumsum(x: ArrayLike, axis: int | None = None, dtype=None) -> Value:
-    """Running sum along `axis` (of the flattened array by default)."""
-    return _cumulative(x, axis, dtype, "add", np.cumsum)
-
-
-def cumprod(x: ArrayLike, axis: int | None = None, dtype=None) -> Value:
-    """Running product along `axis` (of the flattened array by default)."""
-    return _cumulative(x, axis, dtype, "multiply", np.cumprod)
-
-
-def nancumsum(x: ArrayLike, axis: int | None = None, dtype=None) -> Value:
-    """Running sum with NaN counted as 0."""
-    x = asarray(x)
-    return cumsum(el.where(el.isnan(x), 0, x), axis, dtype)
-
-
-def nancumprod(x: ArrayLike, axis: int | None = None, dtype=None) -> Value:
-    """Running product with NaN counted as 1."""
-    x = asarray(x)
-    return cumprod(el.where(el.isnan(x), 1, x), axis, dtype)

@@ -1,16 +1,16 @@
-"""Order statistics and set-like functions: sort, argsort, top_k, median, quantile, searchsorted.
+"""Order: sort, argsort, top_k, partition, searchsorted; counting into bins; differences.
 
-Concrete arrays go to NumPy; traced ones to `stablehlo.sort`. Functions whose result shape depends
-on values (`nonzero`, `unique`) need concrete arrays.
+Concrete arrays go to NumPy; traced ones to `stablehlo.sort`. A function whose result shape depends on
+values (`nonzero`) needs a concrete array, or the `size` of its result.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import UnsupportedError, user_location
+from ..errors import OpError, UnsupportedError, user_location
 from ..ir.core import TensorType
 from ..ir.dtypes import I1, I32
 from ..trace.core import Array, Tracer, bind, trace_region
@@ -18,7 +18,8 @@ from ..trace.grad import stop_gradient
 from . import elementwise as el
 from .creation import iota
 from .indexing import take_along_axis
-from .manipulation import expand_dims, flip, ravel, reshape, slice_along
+from .manipulation import concatenate, expand_dims, flip, ravel, reshape, slice_along, stack
+from .padding import pad
 from .promote import (
     ArrayLike,
     Value,
@@ -35,11 +36,13 @@ from .promote import (
 from .reduction import sum as sum_
 
 
-def _concrete(x: ArrayLike, what: str) -> np.ndarray:
+def concrete(x: ArrayLike, what: str) -> np.ndarray:
+    """The data of a concrete array; `UnsupportedError` for a traced one."""
     x = asarray(x)
     if isinstance(x, Tracer):
         raise UnsupportedError(f"{what} of a traced array has a shape that depends on its values;"
-                               " call it outside jit, or use where() with a mask", user_location())
+                               " call it outside jit, give `size`, or use where() with a mask",
+                               user_location())
     return x._data
 
 
@@ -68,8 +71,12 @@ def _axis(x: Value, axis: int | None) -> tuple[Value, int]:
     return x, normalize_axis(axis, len(x.shape))
 
 
-def argsort(x: ArrayLike, axis: int | None = -1, descending: bool = False, **_) -> Value:
-    """Indices (i32) that sort `x` along `axis`, stably; NaN last (first when descending)."""
+def argsort(x: ArrayLike, axis: int | None = -1, descending: bool = False, stable: bool = True,
+            kind: str | None = None) -> Value:
+    """Indices (i32) that sort `x` along `axis`; NaN last (first when descending).
+
+    The sort is always stable, whatever `stable` and NumPy's `kind` ask for.
+    """
     x, axis = _axis(asarray(x), axis)
     if not x.shape:
         return Array(np.zeros((), np.int32))
@@ -82,8 +89,9 @@ def argsort(x: ArrayLike, axis: int | None = -1, descending: bool = False, **_) 
     return _sorted_order(stop_gradient(x), axis)
 
 
-def sort(x: ArrayLike, axis: int | None = -1, descending: bool = False, **_) -> Value:
-    """`x` sorted along `axis`; NaN last (first when descending)."""
+def sort(x: ArrayLike, axis: int | None = -1, descending: bool = False, stable: bool = True,
+         kind: str | None = None) -> Value:
+    """`x` sorted along `axis`, stably; NaN last (first when descending)."""
     x, axis = _axis(asarray(x), axis)
     if not x.shape:
         return x
@@ -103,23 +111,43 @@ def partition(x: ArrayLike, kth: int, axis: int = -1) -> Value:
     return sort(x, axis)
 
 
-def top_k(x: ArrayLike, k: int) -> tuple[Value, Value]:
-    """The `k` largest along the last dim, largest first, and their indices (i32)."""
+def lexsort(keys: Sequence[ArrayLike], axis: int = -1) -> Value:
+    """Indices that sort by the last key, equal elements by the one before it, and so on."""
+    first, *rest = [asarray(k) for k in keys]
+    order = argsort(first, axis)
+    for key in rest:
+        order = take_along_axis(order, argsort(take_along_axis(key, order, axis), axis), axis)
+    return order
+
+
+def top_k(x: ArrayLike, k: int, axis: int = -1, largest: bool = True) -> tuple[Value, Value]:
+    """The `k` largest (or smallest) along `axis`, the most extreme first, and their indices (i32)."""
     x = asarray(x)
-    axis = len(x.shape) - 1
-    order = slice_along(argsort(x, axis, descending=True), axis, 0, k)
+    axis = normalize_axis(axis, len(x.shape))
+    order = slice_along(argsort(x, axis, descending=largest), axis, 0, k)
     return take_along_axis(x, order, axis), order
 
 
-def searchsorted(sorted_: ArrayLike, values: ArrayLike, side: str = "left") -> Value:
-    """Where `values` go into the sorted 1-d array: how many elements are before (i32)."""
+def searchsorted(sorted_: ArrayLike, values: ArrayLike, side: str = "left",
+                 sorter: ArrayLike | None = None) -> Value:
+    """Where `values` go into the sorted 1-d array: how many elements are before (i32).
+
+    `sorter` holds the indices that sort the array. NaN is larger than every number.
+    """
     line, values = unify(sorted_, values)
+    if sorter is not None:
+        line = take_along_axis(line, sorter, 0)
     if is_concrete(line) and is_concrete(values):
         found = np.searchsorted(line._data, values._data, "right" if side == "right" else "left")
         return Array(np.asarray(found, np.int32))
     wide = expand_dims(values, len(values.shape))
-    compare = el.less if side == "left" else el.less_equal
-    return sum_(convert(compare(line, wide), I32), -1)
+    before = el.less(line, wide) if side == "left" else el.less_equal(line, wide)
+    if dtype_of(line).is_inexact:
+        # NaN is after every number, and beside NaN.
+        after = el.isnan(wide) if side == "right" else el.logical_and(
+            el.isnan(wide), el.logical_not(el.isnan(line)))
+        before = el.logical_or(before, after)
+    return sum_(convert(before, I32), -1)
 
 
 def digitize(x: ArrayLike, bins: ArrayLike, right: bool = False) -> Value:
@@ -129,39 +157,50 @@ def digitize(x: ArrayLike, bins: ArrayLike, right: bool = False) -> Value:
 
 # -- shapes that depend on values -----------------------------------------------------------------
 
-def nonzero(x: ArrayLike) -> tuple[Value, ...]:
-    """The indices (i32) of the non-zero elements, one array per dim. Needs a concrete array."""
-    return tuple(Array(i.astype(np.int32)) for i in np.nonzero(_concrete(x, "nonzero")))
+def nonzero(x: ArrayLike, size: int | None = None, fill_value: int = 0) -> tuple[Value, ...]:
+    """The indices (i32) of the non-zero elements, one array per dim.
+
+    With `size`, the first `size` of them, and `fill_value` where there are fewer: that works on
+    traced arrays, too.
+    """
+    x = asarray(x)
+    if not x.shape:
+        raise OpError("nonzero needs at least one dim; use atleast_1d first", user_location())
+    if size is None:
+        return tuple(Array(i.astype(np.int32)) for i in np.nonzero(concrete(x, "nonzero")))
+    from .statistics import unravel_index
+
+    mask = ravel(el.truth(x))
+    count = sum_(convert(mask, I32))
+    # A stable sort puts the places of the non-zero elements first, in order.
+    places = argsort(el.logical_not(mask))
+    places = slice_along(places, 0, 0, min(size, mask.shape[0]))
+    places = pad(places, (0, size - places.shape[0]))
+    inside = el.less(iota((size,), 0), count)
+    return tuple(el.where(inside, i, fill_value) for i in unravel_index(places, x.shape))
 
 
-def argwhere(x: ArrayLike) -> Value:
-    """The indices of the non-zero elements, one row each. Needs a concrete array."""
-    return Array(np.argwhere(_concrete(x, "argwhere")).astype(np.int32))
+def argwhere(x: ArrayLike, size: int | None = None, fill_value: int = 0) -> Value:
+    """The indices of the non-zero elements, one row each; `size` as in `nonzero`."""
+    x = asarray(x)
+    if not x.shape:
+        return Array(np.argwhere(concrete(x, "argwhere")).astype(np.int32))
+    return stack(nonzero(x, size, fill_value), -1)
 
 
-def flatnonzero(x: ArrayLike) -> Value:
-    """The flat indices of the non-zero elements. Needs a concrete array."""
-    return nonzero(ravel(x))[0]
+def flatnonzero(x: ArrayLike, size: int | None = None, fill_value: int = 0) -> Value:
+    """The flat indices of the non-zero elements; `size` as in `nonzero`."""
+    return nonzero(ravel(x), size, fill_value)[0]
 
 
-def unique(x: ArrayLike, return_index: bool = False, return_inverse: bool = False,
-           return_counts: bool = False, axis: int | None = None):
-    """The distinct elements, sorted, and what else was asked for. Needs a concrete array."""
-    options: Any = {"return_index": return_index, "return_inverse": return_inverse,
-                    "return_counts": return_counts, "axis": axis}
-    found = np.unique(_concrete(x, "unique"), **options)
-    if not isinstance(found, tuple):
-        return Array(found)
-    first, *more = found
-    return (Array(first), *(Array(m.astype(np.int32)) for m in more))
-
+# -- bins -----------------------------------------------------------------------------------------
 
 def bincount(x: ArrayLike, weights: ArrayLike | None = None, minlength: int = 0,
              length: int | None = None) -> Value:
     """How often each of 0, 1, ... occurs. Traced arrays need `length`."""
     x = asarray(x)
     if length is None:
-        data = _concrete(x, "bincount")
+        data = concrete(x, "bincount")
         length = max(minlength, int(data.max(initial=-1)) + 1)
     ones = Array(np.ones((), np.int32)) if weights is None else asarray(weights)
     zero = broadcast_to(Array(np.zeros((), ones.dtype)), (length,))
@@ -170,39 +209,53 @@ def bincount(x: ArrayLike, weights: ArrayLike | None = None, minlength: int = 0,
     return scatter_elements(zero, {0: x}, 0, ones, "add")
 
 
-def histogram(x: ArrayLike, bins: int | ArrayLike = 10, range=None, weights=None):
-    """Counts per bin and the bin edges; the last bin includes its right edge."""
+def histogram_bin_edges(x: ArrayLike, bins: int | ArrayLike = 10, range=None,
+                        weights=None) -> Value:
+    """The edges of `bins` equal bins between the extremes of `x` (or over `range`), or `bins`."""
     from .creation import linspace
     from .reduction import max as max_
     from .reduction import min as min_
 
     x = ravel(floating(x))
-    if isinstance(bins, (int, np.integer)):
-        low, high = (min_(x), max_(x)) if range is None else range
-        edges = linspace(low, high, int(bins) + 1)
-    else:
-        edges = to_dtype(bins, dtype_of(x))
+    if not isinstance(bins, (int, np.integer)):
+        return to_dtype(bins, dtype_of(x))
+    low, high = range if range is not None else (min_(x), max_(x)) if x.size else (0.0, 1.0)
+    low, high = to_dtype(low, dtype_of(x)), to_dtype(high, dtype_of(x))
+    empty = el.equal(low, high)
+    low, high = el.where(empty, low - 0.5, low), el.where(empty, high + 0.5, high)
+    return linspace(low, high, int(bins) + 1)
+
+
+def histogram(x: ArrayLike, bins: int | ArrayLike = 10, range=None, weights=None,
+              density: bool = False):
+    """Counts per bin and the bin edges; the last bin includes its right edge.
+
+    `weights` are summed instead of counted; `density` divides by the sum and the bin widths.
+    """
+    x = ravel(floating(x))
+    edges = histogram_bin_edges(x, bins, range)
     count = edges.shape[0] - 1
     place = el.subtract(searchsorted(edges, x, "right"), 1)
     place = el.where(el.equal(x, edges[-1]), count - 1, place)
     inside = el.logical_and(el.greater_equal(x, edges[0]), el.less_equal(x, edges[-1]))
-    value = el.where(inside, 1.0 if weights is None else weights, 0.0)
-    return bincount(el.clip(place, 0, count - 1), value, length=count), edges
+    value = el.where(inside, 1.0 if weights is None else ravel(weights), 0.0)
+    total = bincount(el.clip(place, 0, count - 1), value, length=count)
+    if density:
+        total = el.divide(el.divide(total, diff(edges)), sum_(total))
+    return total, edges
 
 
-def isin(x: ArrayLike, test: ArrayLike, invert: bool = False) -> Value:
-    """True where an element of `x` is one of `test`."""
-    from .reduction import any as any_
-
-    x, test = unify(x, test)
-    found = any_(el.equal(expand_dims(x, len(x.shape)), ravel(test)), -1)
-    return el.logical_not(found) if invert else found
-
-
-def diff(x: ArrayLike, n: int = 1, axis: int = -1) -> Value:
-    """The `n`-th difference of neighbours along `axis`."""
+def diff(x: ArrayLike, n: int = 1, axis: int = -1, prepend: ArrayLike | None = None,
+         append: ArrayLike | None = None) -> Value:
+    """The `n`-th difference of neighbours along `axis`, of `x` between `prepend` and `append`."""
     x = asarray(x)
+    if n < 0:
+        raise OpError(f"diff needs n >= 0, got {n}", user_location())
     axis = normalize_axis(axis, len(x.shape))
+    one = tuple(1 if d == axis else e for d, e in enumerate(x.shape))
+    parts = [broadcast_to(p, one) if not np.shape(p) else p
+             for p in (prepend, x, append) if p is not None]
+    x = concatenate(parts, axis) if n else x
     for _ in range(n):
         extent = x.shape[axis]
         after, before = slice_along(x, axis, 1, extent), slice_along(x, axis, 0, extent - 1)

@@ -15,15 +15,16 @@ from . import elementwise as el
 from .indexing import scatter_elements, take, take_along_axis
 from .linear import matmul
 from .manipulation import (
+    concatenate,
     expand_dims,
     flip,
     moveaxis,
-    pad,
     reshape,
     slice_along,
     stack,
     swapaxes,
 )
+from .padding import pad
 from .promote import (
     ArrayLike,
     Value,
@@ -34,28 +35,60 @@ from .promote import (
     dtype_of,
     floating,
     normalize_axes,
+    result_type,
     to_dtype,
     unify,
 )
 from .reduction import mean
 from .reduction import sum as sum_
-from .sorting import sort
+from .sorting import argsort, searchsorted, sort
 
-_INTERPOLATION = {
-    "linear": lambda position, low: el.subtract(position, low),
-    "lower": lambda position, low: 0.0,
-    "higher": lambda position, low: el.where(el.equal(position, low), 0.0, 1.0),
-    "midpoint": lambda position, low: el.where(el.equal(position, low), 0.0, 0.5),
-    "nearest": lambda position, low: el.subtract(el.rint(position), low),
+_PARAMETERS = {
+    "linear": (1.0, 1.0), "hazen": (0.5, 0.5), "weibull": (0.0, 0.0),
+    "median_unbiased": (1 / 3, 1 / 3), "normal_unbiased": (3 / 8, 3 / 8),
+    "interpolated_inverted_cdf": (0.0, 1.0),
 }
-"""Method -> weight of the upper neighbour, from the position and its floor."""
+"""Continuous methods -> (alpha, beta) of Hyndman and Fan (1996): the position of q among n sorted
+elements, counted from 0, is n q + alpha + q (1 - alpha - beta) - 1."""
+
+
+def _step(offset: float, weight):
+    """A discontinuous method: position n q + offset, and the weight of the upper neighbour."""
+    return lambda q, n: el.add(el.multiply(q, n), offset), weight
+
+
+def _between(position: Value, low: Value, value: float) -> Value:
+    return el.where(el.equal(position, low), 0.0, value)
+
+
+_METHODS = {
+    **{name: (lambda q, n, a=a, b=b: el.add(el.multiply(q, el.add(n, 1 - a - b)), a - 1),
+              lambda position, low: el.subtract(position, low))
+       for name, (a, b) in _PARAMETERS.items()},
+    "lower": (lambda q, n: el.multiply(q, el.subtract(n, 1)), lambda position, low: 0.0),
+    "higher": (lambda q, n: el.multiply(q, el.subtract(n, 1)),
+               lambda position, low: _between(position, low, 1.0)),
+    "midpoint": (lambda q, n: el.multiply(q, el.subtract(n, 1)),
+                 lambda position, low: _between(position, low, 0.5)),
+    "nearest": (lambda q, n: el.multiply(q, el.subtract(n, 1)),
+                lambda position, low: el.subtract(el.rint(position), low)),
+    "inverted_cdf": _step(-1.0, lambda position, low: _between(position, low, 1.0)),
+    "averaged_inverted_cdf": _step(
+        -1.0, lambda position, low: el.where(el.equal(position, low), 0.5, 1.0)),
+    # At a tie the element with the even number, counted from 1.
+    "closest_observation": _step(
+        -1.5, lambda position, low: el.where(
+            el.logical_and(el.equal(position, low), el.equal(el.mod(low, 2.0), 1.0)), 0.0, 1.0)),
+}
+"""Method -> the position from q and the number of elements, and the weight of the upper neighbour
+from the position and its floor."""
 
 
 def quantile(x: ArrayLike, q: ArrayLike, axis=None, method: str = "linear",
              keepdims: bool = False) -> Value:
     """The `q`-th quantiles (0 to 1) over `axis`; NaN when an element is.
 
-    `method`: linear, lower, higher, midpoint or nearest.
+    `method`: linear, lower, higher, midpoint, nearest or another of `np.quantile`.
     """
     return _quantile(x, q, axis, method, keepdims, ignore_nan=False)
 
@@ -67,8 +100,8 @@ def nanquantile(x: ArrayLike, q: ArrayLike, axis=None, method: str = "linear",
 
 
 def _quantile(x, q, axis, method, keepdims, ignore_nan) -> Value:
-    if method not in _INTERPOLATION:
-        raise OpError(f"quantile method {method!r} is not one of {', '.join(_INTERPOLATION)}",
+    if method not in _METHODS:
+        raise OpError(f"quantile method {method!r} is not one of {', '.join(_METHODS)}",
                       user_location())
     x = floating(x)
     q = to_dtype(q, dtype_of(x))
@@ -80,17 +113,16 @@ def _quantile(x, q, axis, method, keepdims, ignore_nan) -> Value:
     size = ordered.shape[-1]
     nan = el.isnan(ordered)
     points = reshape(q, (-1,))
+    count: Value = size
     if ignore_nan:
         count = sum_(convert(el.logical_not(nan), dtype_of(x)), -1, keepdims=True)
-        position = el.multiply(points, el.maximum(el.subtract(count, 1), 0))
-    else:
-        position = broadcast_to(el.multiply(points, size - 1), (*rest, points.shape[0]))
+    place, weight_of = _METHODS[method]
+    position = broadcast_to(place(points, count), (*rest, points.shape[0]))
     low = el.floor(position)
-    weight = _INTERPOLATION[method](position, low)
-    last = Array(np.asarray(size - 1, np.int32))
-    at = convert(low, I32)
-    below = take_along_axis(ordered, at, -1)
-    above = take_along_axis(ordered, el.minimum(at + 1, last), -1)
+    weight = weight_of(position, low)
+    last = el.subtract(count, 1)
+    below = take_along_axis(ordered, convert(el.clip(low, 0, el.maximum(last, 0)), I32), -1)
+    above = take_along_axis(ordered, convert(el.clip(low + 1, 0, el.maximum(last, 0)), I32), -1)
     # Between equal (infinite) neighbours, or at a weight of 0, the difference may be NaN.
     same = el.logical_or(el.equal(below, above), el.equal(weight, 0.0))
     result = el.where(same, below, below + el.multiply(el.subtract(above, below), weight))
@@ -121,6 +153,34 @@ def median(x: ArrayLike, axis=None, keepdims: bool = False) -> Value:
 def nanmedian(x: ArrayLike, axis=None, keepdims: bool = False) -> Value:
     """The median of the elements that are not NaN."""
     return nanquantile(x, 0.5, axis, keepdims=keepdims)
+
+
+def interp(x: ArrayLike, xp: ArrayLike, fp: ArrayLike, left: ArrayLike | None = None,
+           right: ArrayLike | None = None, period: float | None = None) -> Value:
+    """The line through the points (xp, fp), `xp` increasing, at `x`.
+
+    Below `xp[0]` it is `left` (by default `fp[0]`), above `xp[-1]` it is `right` (`fp[-1]`). With
+    `period`, `xp` need not be sorted and the line repeats.
+    """
+    dtype = result_type(x, xp, fp, 0.0)
+    x, xp, fp = (to_dtype(v, dtype) for v in (x, xp, fp))
+    if period is not None:
+        x, xp = el.mod(x, period), el.mod(xp, period)
+        order = argsort(xp)
+        xp, fp = take(xp, order, 0), take(fp, order, 0)
+        xp = concatenate([xp[-1:] - period, xp, xp[:1] + period])
+        fp = concatenate([fp[-1:], fp, fp[:1]])
+    n = xp.shape[0]
+    high = el.clip(searchsorted(xp, x, "right"), min(1, n - 1), n - 1)
+    low = el.maximum(el.subtract(high, 1), 0)
+    x0, x1, y0, y1 = (take(v, i, 0) for v, i in ((xp, low), (xp, high), (fp, low), (fp, high)))
+    width = el.subtract(x1, x0)
+    flat = el.equal(width, 0)
+    slope = el.divide(el.subtract(y1, y0), el.where(flat, 1, width))
+    result = el.where(flat, y0, y0 + el.multiply(slope, el.subtract(x, x0)))
+    result = el.where(el.equal(x, x1), y1, result)
+    result = el.where(el.less(x, xp[0]), fp[0] if left is None or period else left, result)
+    return el.where(el.greater(x, xp[-1]), fp[-1] if right is None or period else right, result)
 
 
 def cov(x: ArrayLike, rowvar: bool = True, ddof: int = 1) -> Value:
