@@ -17,11 +17,13 @@ from .errors import OpError, UnsupportedError, user_location
 from .ir.core import Function, Op
 from .ir.dims import Dim, Extent
 from .passes import PIPELINE
+from .passes.inline import inline
 from .passes.regions import everywhere
 from .runtime import walk
 from .runtime.cache import KERNELS
 from .runtime.host import HostCall
 from .runtime.plan import ALIGNMENT, Plan, make_plan
+from .runtime.processes import current_process
 
 
 class Communicator(Protocol):
@@ -79,6 +81,19 @@ def compile_function(
     target = target or Target.host()
     fused = run_passes(function, target)
     return Executable(fused, make_plan(fused, target), communicator)
+
+
+ENGINE = threading.local()
+"""`ENGINE.name`: what runs programs inside host calls, "compiler" unless said otherwise."""
+
+
+def run_function(function: Function, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Run a function once, on the engine in use."""
+    if getattr(ENGINE, "name", "compiler") == "evaluator":
+        from .ir.evaluator import evaluate
+
+        return evaluate(inline(function), arrays)
+    return compile_function(function)(*arrays)
 
 
 class Executable:
@@ -226,12 +241,16 @@ class _Bound:
                 jumps.append((len(table) + 1, step.jump.target))
                 table += [address, 0, step.jump.width, step.jump.unless, *(pairs or [0, 0])]
                 continue
-            if step.host is not None:
-                call = HostCall(step.host, sizes)
+            host = step.host
+            if step.collective is not None and executable.communicator is None and (
+                    current_process() is not None):
+                host = step.collective
+            if host is not None:
+                call = HostCall(host, sizes)
                 self.host_calls.append(call)
                 address = call.address
             extents = [_value(e, sizes) for e in step.extents]
-            if step.collective is not None:
+            if step.collective is not None and host is None:
                 extents += self._collective(step.collective)
             table += [address, len(step.places), len(extents),
                       0 if scalars is None else scalars.ctypes.data, *pairs, *extents]

@@ -244,6 +244,18 @@ def _symbol(raw) -> Any:
     return raw
 
 
+def _programs(raw) -> tuple:
+    """Functions by name in rows, or in one row."""
+    if not isinstance(raw, tuple) or not raw:
+        raise ValueError("a list of functions such as [[@f, @g]]")
+    return tuple(row if isinstance(row, tuple) else (row,) for row in raw)
+
+
+def _write_programs(value) -> str:
+    return "[" + ", ".join("[" + ", ".join(write_symbol(f.name) for f in row) + "]"
+                           for row in value) + "]"
+
+
 def _write_rows(value) -> str:
     table = list(value)
     if any(isinstance(v, Dim) for row in table for v in row):
@@ -414,6 +426,7 @@ KINDS: dict[str, Kind] = {
     "result_shape": _implied(lambda t: t.shape),
     "result_type": _implied(lambda t: t),
     "result_types": Kind(write_attribute, _opaque, None, lambda t: t, every=True),
+    "programs": Kind(_write_programs, _programs),
     "opaque": OPAQUE,
 }
 

@@ -68,6 +68,8 @@ class TensorType:
         )
 
     def __str__(self) -> str:
+        if self.dtype.kind == "token":
+            return "!stablehlo.token"
         dims = "".join(f"{'?' if isinstance(d, Dim) else d}x" for d in self.shape)
         return f"tensor<{dims}{self.dtype}>"
 

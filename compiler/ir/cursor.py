@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from ..errors import ParseError, TfnError, UnsupportedError
 from .core import TensorType
+from .dtypes import TOKEN
 from .lexer import Tokens
 from .types import read_type
 
@@ -116,6 +117,9 @@ class Cursor:
 
     def type(self) -> TensorType:
         text = self.texts[self.index]
+        if text == "!stablehlo.token":
+            self.index += 1
+            return TensorType((), TOKEN)
         if text.startswith("!"):
             raise self.error(f"the type {text} is not supported", kind=UnsupportedError)
         if not text.startswith("tensor<"):

@@ -109,6 +109,9 @@ MINIFLOATS = (F4E2M1FN, F6E2M3FN, F6E3M2FN, F8E3M4, F8E4M3, F8E4M3B11FNUZ, F8E4M
 
 ALL = (I1, I2, I4, I8, I16, I32, I64, UI2, UI4, UI8, UI16, UI32, UI64, *MINIFLOATS, F16, BF16, F32,
        F64, C64, C128)
+TOKEN = _row("token", "token", 8, np.bool_, "i8")
+"""The type of tokens: a byte that means nothing. No array has it."""
+
 _BY_NAME = {d.name: d for d in ALL}
 _BY_NUMPY = {d.numpy: d for d in ALL}
 _ML_DTYPES = {d.numpy.name: d.numpy for d in ALL if d.numpy.type.__module__ == "ml_dtypes"}

@@ -334,8 +334,8 @@ class _Body:
     def _dynamic_slice(self, op: Op, operands: list[Value], block: Block):
         """`real_dynamic_slice` from where data says: its size must still be known."""
         x, start, limit, strides = operands
-        bounds = [self.extents.get(v) for v in (start, limit, strides)]
-        if any(b is None for b in bounds) or any(s != 1 for s in bounds[2]):  # type: ignore[union-attr]
+        bounds = [b for b in map(self.extents.get, (start, limit, strides)) if b is not None]
+        if len(bounds) != 3 or any(s != 1 for s in bounds[2]):
             raise UnsupportedError(f"{op.name} with steps, from where data says, is not supported",
                                    op.location)
         sizes = np.asarray([b - a for a, b in zip(bounds[0], bounds[1], strict=True)], object)

@@ -24,12 +24,13 @@ def known_extents(op: Op, known: Mapping[Value, np.ndarray]) -> np.ndarray | Non
     if rule is None or len(op.results) != 1:
         return None
     result = op.result.type
-    if not (result.dtype.is_integer or result.dtype.kind == "bool") or not result.is_static or result.size > _LIMIT:
+    whole = result.dtype.is_integer or result.dtype.kind == "bool"
+    if not whole or not result.is_static or result.size > _LIMIT:
         return None
     if op.name == "stablehlo.get_dimension_size":
         return np.asarray(op.operands[0].shape[op.attributes["dimension"]], object)
-    operands = [known.get(v) for v in op.operands]
-    if any(o is None for o in operands):
+    operands = [known[v] for v in op.operands if v in known]
+    if len(operands) != len(op.operands):
         return None
     if op.name not in _EXACT and any(depends_on_data(o) for o in operands):
         return None  # Sizes are not negative; data may be.

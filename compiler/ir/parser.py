@@ -544,9 +544,15 @@ class Parser(AttributeParser):
             value = kind.read(raw)
         except (TypeError, ValueError) as error:
             raise self.tokens.error(place, f"`{name}` must be {error}") from None
+        return self._resolved(value, place)
+
+    def _resolved(self, value: Any, place: int) -> Any:
+        """`value` with functions in place of their names."""
         if isinstance(value, Symbol):
             self.references.setdefault(value.name, place)
             return self.reference(value.name)
+        if isinstance(value, tuple) and value and isinstance(value[0], (Symbol, tuple)):
+            return tuple(self._resolved(v, place) for v in value)
         return value
 
 

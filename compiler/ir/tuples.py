@@ -94,7 +94,7 @@ def _type(parser: Parser) -> TensorType | str:
         return parser.type()
     with parser.nested():
         parser.expect("<")
-        parts = []
+        parts: list[str] = []
         while not parser.accept(">"):
             if parts:
                 parser.expect(",")

@@ -14,8 +14,10 @@ from . import (  # noqa: F401
     fft,
     indexing,
     kernel,
+    lapack,
     linalg,
     random,
     reduction,
     shape,
+    token,
 )

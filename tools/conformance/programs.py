@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ...compiler.compile import compile_function
+from ...compiler.compile import ENGINE, compile_function
 from ...compiler.errors import TfnError, UnsupportedError
 from ...compiler.ir.core import Block, Function, Module, Op
 from ...compiler.ir.dims import Dim
@@ -168,6 +168,7 @@ def run(function: Function, engine: str) -> Record:
     """Run a function without arguments on an engine; the record of its checks."""
     flat, arrays = hoist_constants(inline(refine(function, ())))
     with recording(terms=accumulated(flat)) as record:
+        ENGINE.name = engine
         if engine == "evaluator":
             evaluate(flat, arrays)
         else:
