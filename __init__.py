@@ -28,11 +28,14 @@ _PUBLIC = {
     "serving": ".serving",
     "Array": ".compiler.trace.core:Array",
     "TfnError": ".compiler.errors:TfnError",
+    "from_jax": ".compiler.trace.imported:from_jax",
+    "from_stablehlo": ".compiler.trace.imported:from_stablehlo",
     "grad": ".compiler.trace.grad:grad",
     "jit": ".compiler.trace.jit:jit",
     "stop_gradient": ".compiler.trace.grad:stop_gradient",
     "value_and_grad": ".compiler.trace.grad:value_and_grad",
     "vjp": ".compiler.trace.grad:vjp",
+    "vmap": ".compiler.trace.batch:vmap",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -70,6 +70,9 @@ class AttributeParser(Cursor):
         if first.isdigit() or first == "-":
             return self.number()
         if text.startswith("dense<"):
+            if self.at(text, ":") and self.texts[self.index + 2].endswith("xindex>"):
+                self.index += 3  # Layouts of buffers: hints.
+                return Verbatim(f"{text} : {self.texts[self.index - 1]}")
             return self.dense()
         if text in ("true", "false"):
             self.index += 1

@@ -1,11 +1,13 @@
 """Every op family. Declaring an op is importing its family: import this to have them all."""
 
 from . import (  # noqa: F401
+    axis,
     batch_norm,
     bits,
     check,
     chlo,
     collective,
+    complex,
     contraction,
     control,
     custom_call,

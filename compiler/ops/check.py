@@ -157,6 +157,13 @@ class _Check(OpDefinition):
                           f" {' and '.join(map(str, operands))}")
         return []
 
+    @classmethod
+    def batch(cls, op, operands, batched, batch):
+        value = op.attributes.get("value")
+        changes = {} if value is None else {
+            "value": np.broadcast_to(value, (batch.size, *value.shape))}
+        return batch.bind(op, *batch.spread_all(operands, batched), **changes)
+
 
 def _pair(operands, attributes):
     return operands[0], operands[1] if len(operands) > 1 else attributes["value"]

@@ -128,6 +128,9 @@ class TopK(OpDefinition):
                   "strides": (1,) * rank}
         return [bind("stablehlo.slice", f, **bounds) for f in found]
 
+    def batch(op, operands, batched, batch):
+        return batch.bind(op, *batch.spread_all(operands, batched))
+
     def vjp(cotangents, op, operands, results):
         from ..numpy import put_along_axis, zeros_like
 

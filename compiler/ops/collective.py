@@ -80,6 +80,17 @@ def _place(attributes, partitions_only=False) -> tuple[int, int]:
 class _Collective(OpDefinition):
     has_effect = True
 
+    moved: tuple[str, ...] = ()
+    """Attributes that are dims of the operands."""
+
+    @classmethod
+    def batch(cls, op, operands, batched, batch):
+        a = op.attributes
+        changes = {k: a[k] + 1 for k in cls.moved}
+        if a.get("types"):
+            changes["types"] = tuple(t.with_shape((batch.size, *t.shape)) for t in a["types"])
+        return batch.bind(op, *batch.spread_all(operands, batched), **changes)
+
     def factors(op):
         return Factors([(None,) * len(v.shape) for v in op.operands],
                        [(None,) * len(v.shape) for v in op.results])
@@ -125,6 +136,8 @@ class AllReduce(_Collective):
 class AllGather(_Collective):
     """The operands of the processes of a group one after the other along `all_gather_dim`."""
 
+    moved = ("all_gather_dim",)
+
     attributes = {"all_gather_dim": "i64", **_GROUPS, "use_global_device_ids": "unit",
                   "types": "result_types"}
     optional = frozenset({"channel_handle", "use_global_device_ids", "types"})
@@ -146,6 +159,8 @@ class AllGather(_Collective):
 @op("stablehlo.reduce_scatter")
 class ReduceScatter(_Hosted):
     """all_reduce, of which each process keeps its part along `scatter_dimension`."""
+
+    moved = ("scatter_dimension",)
 
     attributes = {"scatter_dimension": "i64", **_GROUPS, "use_global_device_ids": "unit",
                   "types": "result_types"}
@@ -172,6 +187,8 @@ class ReduceScatter(_Hosted):
 @op("stablehlo.all_to_all")
 class AllToAll(_Hosted):
     """Split along one dim, send part i to the group's process i, join what comes along another."""
+
+    moved = ("split_dimension", "concat_dimension")
 
     attributes = {"split_dimension": "i64", "concat_dimension": "i64", "split_count": "i64",
                   **_GROUPS}
@@ -207,6 +224,12 @@ class CollectiveBroadcast(_Hosted):
 
     def infer(operands, attributes, regions):
         return [operands[0]]
+
+    @classmethod
+    def batch(cls, op, operands, batched, batch):
+        if any(batched[1:]):
+            return batch.each(op, operands, batched)
+        return batch.bind(op, *operands)
 
     def evaluate(operands, attributes, regions, result_types):
         process = current_process()

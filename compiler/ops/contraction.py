@@ -19,6 +19,7 @@ from ..ir.dtypes import as_dtype, widened
 from ..ir.structs import ConvDimensionNumbers, DotDimensionNumbers
 from ..trace.core import bind
 from .declare import Factors, OpDefinition, op, require
+from .shape import later
 
 Affine = tuple[tuple[int, int], ...]
 """An index as a sum of `coefficient * loop`: pairs (loop number, coefficient)."""
@@ -104,6 +105,22 @@ class DotGeneral(OpDefinition):
         right = (n.rhs_batching_dimensions, n.rhs_contracting_dimensions)
         return [_dot_vjp(cotangents[0], lhs, rhs, left, right, swapped=False),
                 _dot_vjp(cotangents[0], rhs, lhs, right, left, swapped=True)]
+
+    def batch(op, operands, batched, batch):
+        from ..trace.batch import move
+
+        n: DotDimensionNumbers = op.attributes["dot_dimension_numbers"]
+        left, right = (later if b else tuple for b in batched)
+        lead = (0,) if all(batched) else ()
+        numbers = DotDimensionNumbers(
+            (*lead, *left(n.lhs_batching_dimensions)), (*lead, *right(n.rhs_batching_dimensions)),
+            left(n.lhs_contracting_dimensions), right(n.rhs_contracting_dimensions))
+        (result,) = batch.bind(op, *operands, dot_dimension_numbers=numbers)
+        # Of one operand alone the batch dim is the first free one.
+        at = 0 if lead else len(n.lhs_batching_dimensions)
+        if batched == [False, True]:
+            at = len(op.operands[0].shape) - len(n.lhs_contracting_dimensions)
+        return [move(result, at, 0)]
 
     def factors(op):
         lhs, rhs = op.operands
@@ -230,6 +247,35 @@ class Convolution(OpDefinition):
         ct, (lhs, rhs) = cotangents[0], operands
         return [_input_gradient(ct, lhs, rhs, a), _kernel_gradient(ct, lhs, rhs, a)]
 
+    def batch(op, operands, batched, batch):
+        n: ConvDimensionNumbers = op.attributes["dimension_numbers"]
+        groups = op.attributes.get("feature_group_count", 1)
+        batch_groups = op.attributes.get("batch_group_count", 1)
+        lhs, rhs = operands
+        at, feature = n.output_batch_dimension, n.output_feature_dimension
+        if not batched[1]:
+            # More images, in each of the batch groups.
+            lhs = _merge_batch(lhs, n.input_batch_dimension, batch_groups)
+            return [_split_batch(*batch.bind(op, lhs, rhs), op.result, at, 1, batch.size)]
+        if not batched[0]:
+            # More output features, in each of the groups.
+            group = max(groups, batch_groups)
+            rhs = _merge_batch(rhs, n.kernel_output_feature_dimension, group)
+            return [_split_batch(*batch.bind(op, lhs, rhs), op.result, feature, group, batch.size)]
+        if not isinstance(batch.size, int):
+            raise UnsupportedError("vmap over images and kernels of a convolution makes a group of"
+                                   f" each example, which needs their number; it is `{batch.size}`",
+                                   op.location)
+        rhs = _merge_batch(rhs, n.kernel_output_feature_dimension, 1)
+        if batch_groups > 1:
+            lhs = _merge_batch(lhs, n.input_batch_dimension, 1)
+            change = {"batch_group_count": batch_groups * batch.size}
+        else:
+            lhs = _merge_batch(lhs, n.input_feature_dimension, 1)
+            change = {"feature_group_count": groups * batch.size}
+        (result,) = batch.bind(op, lhs, rhs, **change)
+        return [_split_batch(result, op.result, feature, 1, batch.size)]
+
     def factors(op):
         a = convolution_defaults(op.attributes)
         n = a["dimension_numbers"]
@@ -286,6 +332,27 @@ class Convolution(OpDefinition):
         rank = len(lhs.shape)
         return Contraction(tuple(extents), parallel, *(
             tuple(m[d] for d in range(rank)) for m in (left, right, out)))
+
+
+def _merge_batch(x, dim: int, groups: int):
+    """The leading batch dim as a part of dim `dim`, just inside its `groups`."""
+    from ..trace.batch import move
+
+    size, *shape = x.shape
+    split = (*shape[:dim], groups, shape[dim] // groups, *shape[dim + 1:])
+    inside = move(bind("stablehlo.reshape", x, shape=(size, *split)), 0, dim + 1)
+    shape[dim] = shape[dim] * size
+    return bind("stablehlo.reshape", inside, shape=tuple(shape))
+
+
+def _split_batch(x, value: Value, dim: int, groups: int, size):
+    """The batch dim of a result back in front; `value` is the result for one example."""
+    from ..trace.batch import move
+
+    shape = value.shape
+    split = (*shape[:dim], groups, size, shape[dim] // groups, *shape[dim + 1:])
+    front = move(bind("stablehlo.reshape", x, shape=split), dim + 1, 0)
+    return bind("stablehlo.reshape", front, shape=(size, *shape))
 
 
 def _convolve(lhs, rhs, a, result_type):

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..ir.core import Function, Op
-from ..trace.core import Array, as_array, bind, current_graph, replay, trace
-from .declare import Factors, OpDefinition, op, require
+import numpy as np
+
+from ..ir.core import Block, Function, Op
+from ..trace.core import Array, as_array, bind, current_graph, replay, trace, trace_region
+from .declare import Factors, OpDefinition, Shared, op, require
 
 
 def _opaque(op) -> Factors:
@@ -26,6 +28,28 @@ class While(OpDefinition):
 
     regions = ("cond", "body")
     factors = staticmethod(_opaque)
+
+    batches_regions = True
+
+    def batch(op, operands, batched, batch):
+        cond, body = op.regions
+        varied = list(batched)
+        while True:
+            _, found = batch.region(body, varied)
+            grown = [a or b for a, b in zip(varied, found, strict=True)]
+            if grown == varied:
+                break
+            varied = grown
+        test, (differs,) = batch.region(cond, varied)
+        if differs:
+            varied = [True] * len(varied)
+            test, step = _until_all(cond, body, varied, batch)
+        else:
+            step, _ = batch.region(body, varied, varied)
+        state = [batch.spread(x, b) if v else x
+                 for x, b, v in zip(operands, batched, varied, strict=True)]
+        results = bind("stablehlo.while", *state, regions=[test, step])
+        return shared_unless(varied, results if len(state) != 1 else [results])
 
     def infer(operands, attributes, regions):
         _, body = regions
@@ -45,12 +69,67 @@ class While(OpDefinition):
         return state
 
 
+def _until_all(cond: Block, body: Block, varied, batch) -> tuple[Block, Block]:
+    """Regions of a loop that runs until all examples are done; one that is done keeps its state."""
+    from .reduction import reduce
+
+    types = [a.type.with_shape((batch.size, *a.shape)) for a in cond.arguments]
+
+    def going(state):
+        return batch.inline(cond, state, varied)[0][0]
+
+    def step(*state):
+        more = going(state)
+        results, found = batch.inline(body, state, varied)
+        return [select(batch, more, new, old) for new, old
+                in zip(batch.spread_all(results, found), state, strict=True)]
+
+    return (trace_region(lambda *state: [reduce(going(state), (0,), "or")], types),
+            trace_region(step, types))
+
+
+def select(batch, chosen, x, y):
+    """For each example `x` or `y`, as its element of `chosen` says."""
+    return bind("stablehlo.select", batch.align(chosen, True, x.shape[1:]), x, y)
+
+
+def shared_unless(batched, results) -> list:
+    return [r if b else Shared(r) for r, b in zip(results, batched, strict=True)]
+
+
+def _branches(op, batch) -> tuple[list[Block], list[bool]]:
+    """A conditional whose choice is the same for all examples."""
+    found = [batch.region(r, ())[1] for r in op.regions]
+    wanted = [any(column) for column in zip(*found, strict=True)]
+    return [batch.region(r, (), wanted)[0] for r in op.regions], wanted
+
+
+def _computed(op, batch) -> list[list]:
+    """The results of every branch, all batched."""
+    return [batch.spread_all(*batch.inline(r, (), ())) for r in op.regions]
+
+
 @op("stablehlo.case")
 class Case(OpDefinition):
     """Run branch `index`; an index out of range runs the last branch."""
 
     regions = ("branches",)
     factors = staticmethod(_opaque)
+
+    batches_regions = True
+
+    def batch(op, operands, batched, batch):
+        (index,) = operands
+        if not batched[0]:
+            regions, varied = _branches(op, batch)
+            results = bind("stablehlo.case", index, regions=regions)
+            return shared_unless(varied, results if len(varied) != 1 else [results])
+        *others, total = _computed(op, batch)
+        for number, results in enumerate(others):
+            here = bind("stablehlo.compare", index, batch.spread(np.int32(number)),
+                        comparison_direction="EQ")
+            total = [select(batch, here, x, y) for x, y in zip(results, total, strict=True)]
+        return total
 
     def infer(operands, attributes, regions):
         types = [[r.type for r in b.returns] for b in regions]
@@ -71,6 +150,17 @@ class If(OpDefinition):
 
     regions = ("true_branch", "false_branch")
     factors = staticmethod(_opaque)
+
+    batches_regions = True
+
+    def batch(op, operands, batched, batch):
+        (predicate,) = operands
+        if not batched[0]:
+            regions, varied = _branches(op, batch)
+            results = bind("stablehlo.if", predicate, regions=regions)
+            return shared_unless(varied, results if len(varied) != 1 else [results])
+        return [select(batch, predicate, x, y)
+                for x, y in zip(*_computed(op, batch), strict=True)]
 
     def infer(operands, attributes, regions):
         first, second = ([r.type for r in b.returns] for b in regions)
@@ -105,9 +195,24 @@ class _Inlined(OpDefinition):
     factors = staticmethod(_opaque)
 
 
+def _along_axis(attributes) -> dict:
+    return {**attributes, "axis": [a + (a >= 0) for a in attributes["axis"]]}
+
+
+KEPT: dict[str, Callable[[dict], dict]] = {
+    "tfn.gelu": dict, "tfn.log_softmax": _along_axis, "tfn.softmax": _along_axis,
+    "tfn.stop_gradient": dict,
+}
+"""Composites that mean the same for a batch of examples, and their attributes then."""
+
+
 @op("func.call")
 class Call(_Inlined):
     """Call a function; `callee` is the `Function` itself."""
+
+    def batch(op, operands, batched, batch):
+        results, found = batch.inline(op.attributes["callee"], operands, batched)
+        return shared_unless(found, results)
 
     callee = "callee"
     attributes = {"callee": "symbol"}
@@ -121,6 +226,18 @@ class Composite(_Inlined):
     attributes = {"name": "string", "composite_attributes": "dictionary",
                   "decomposition": "symbol", "version": "i64"}
     optional = frozenset({"composite_attributes", "version"})
+
+    def batch(op, operands, batched, batch):
+        body, change = op.attributes["decomposition"], KEPT.get(op.attributes["name"])
+        if change is None:
+            results, found = batch.inline(body, operands, batched)
+            return shared_unless(found, results)
+        results = composite(
+            op.attributes["name"],
+            lambda *given: batch.spread_all(*batch.inline(body, given, [True] * len(given))),
+            *batch.spread_all(operands, batched),
+            **change(op.attributes.get("composite_attributes") or {}))
+        return list(results)
 
 
 INLINED: dict[str, str] = {"func.call": "callee", "stablehlo.composite": "decomposition"}

@@ -16,22 +16,26 @@ from .declare import Factors, OpDefinition, op
 
 @dataclass(frozen=True)
 class Target:
-    """What a custom call runs: `evaluate(operands, attributes, result_types) -> results`.
+    """What a custom call runs: `evaluate(operands, attributes, result_types) -> results` in NumPy, or
+    `decompose` with the same arguments, which binds ops.
 
     `check(operand_types, attributes, result_types)` raises `OpError` for a call that does not fit;
-    `vjp` is as in `OpDefinition`.
+    `vjp` is as in `OpDefinition`. `leading` says that further leading dims of all operands and
+    results are dims of independent calls.
     """
 
-    evaluate: Callable[..., Sequence[Any]]
+    evaluate: Callable[..., Sequence[Any]] | None = None
+    decompose: Callable[..., Sequence[Any]] | None = None
     check: Callable[..., None] | None = None
     vjp: Callable[..., Sequence[Any]] | None = None
+    leading: bool = False
 
 
 TARGETS: dict[str, Target] = {}
 """Name -> target; families add theirs with `register`."""
 
 
-def register(name: str, evaluate: Callable[..., Sequence[Any]], **rules: Any) -> None:
+def register(name: str, evaluate: Callable[..., Sequence[Any]] | None, **rules: Any) -> None:
     """Add a target. Raises `ValueError` for a name that is taken."""
     if name in TARGETS:
         raise ValueError(f"the custom call {name} is registered twice")
@@ -55,6 +59,7 @@ class CustomCall(OpDefinition):
                   "backend_config": "opaque", "api_version": "i32",
                   "called_computations": "opaque", "operand_layouts": "opaque",
                   "result_layouts": "opaque", "output_operand_aliases": "opaque",
+                  "mhlo.backend_config": "opaque",
                   "types": "result_types"}
     optional = frozenset(attributes) - {"call_target_name", "types"}
 
@@ -65,16 +70,46 @@ class CustomCall(OpDefinition):
             known.check(operands, attributes, types)
         return types
 
+    def expands(op):
+        known = TARGETS.get(op.attributes["call_target_name"])
+        return known is not None and known.decompose is not None
+
+    def decompose(operands, attributes, regions):
+        rule = target(attributes["call_target_name"]).decompose
+        assert rule is not None
+        return rule(operands, attributes, attributes["types"])
+
     def evaluate(operands, attributes, regions, result_types):
-        return target(attributes["call_target_name"]).evaluate(operands, attributes, result_types)
+        known = target(attributes["call_target_name"])
+        if known.evaluate is not None:
+            return known.evaluate(operands, attributes, result_types)
+        from ..trace.core import Array, eager
+
+        with eager():
+            results = CustomCall.decompose([Array(o) for o in operands], attributes, regions)
+            return [r.numpy() for r in results]
 
     def vjp(cotangents, op, operands, results):
-        rule = target(op.attributes["call_target_name"]).vjp
+        known = target(op.attributes["call_target_name"])
+        if known.decompose is not None:
+            from ..numpy import zeros_like
+            from ..trace.grad import vjp
+
+            _, pull = vjp(lambda *o: tuple(CustomCall.decompose(o, op.attributes, ())), *operands)
+            return list(pull(tuple(zeros_like(r) if ct is None else ct
+                                   for ct, r in zip(cotangents, results, strict=True))))
+        rule = known.vjp
         if rule is None:
             raise UnsupportedError(
                 f"the custom call @{op.attributes['call_target_name']} has no derivative",
                 op.location)
         return rule(cotangents, op, operands, results)
+
+    def batch(op, operands, batched, batch):
+        if not target(op.attributes["call_target_name"]).leading:
+            return batch.each(op, operands, batched)
+        types = tuple(t.with_shape((batch.size, *t.shape)) for t in op.attributes["types"])
+        return batch.bind(op, *batch.spread_all(operands, batched), types=types)
 
     def factors(op):
         return Factors([(None,) * len(v.shape) for v in op.operands],

@@ -13,6 +13,7 @@ methods or plain functions. What a rule is given and returns is written at `OpDe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OpError, UnsupportedError
@@ -45,6 +46,10 @@ class OpDefinition:
     - `vjp(cotangents, op, operands, results) -> list`: cotangents of the operands (None where there
       is none). All values may be traced; write it with `compiler.numpy` / `ops.bind`. `cotangents`
       has one entry per result, None for a result nothing depends on.
+    - `batch(op, operands, batched, batch) -> list`: the results for many examples at once. Operands
+      that differ between the examples (`batched[i]`) have a leading dim for them, and so have the
+      results, except one that is `Shared`. `batch` (`trace.batch.Batch`) knows the number of examples;
+      its `regions(op)` are the op's regions with what they refer to.
     - `factors(op) -> Factors`: which dims of operands and results move together (see `Factors`).
     - how the code generator makes it, one of: `scalar(emit, dtype, *registers)`, one element from
       the elements at the same index; `element(emit, op, index)`, one element from any; `contraction`,
@@ -75,6 +80,9 @@ class OpDefinition:
     expands: Callable[[Op], bool] = staticmethod(lambda op: True)
     """Does this op need its decomposition?"""
     vjp: Callable[..., Sequence[Any]] | None = None
+    batch: Callable[..., Sequence[Any]] | None = None
+    batches_regions = False
+    """The rule `batch` replays the regions itself, so they may refer to batched values."""
     factors: Callable[[Op], Factors] | None = None
     element: Callable[..., Any] | None = None
     contraction: Callable[..., Any] | None = None
@@ -88,6 +96,13 @@ class OpDefinition:
         if found is None:
             raise UnsupportedError(f"{cls.name} has no rule `{name}`: not supported yet")
         return found
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A result of a `batch` rule that is the same for all examples and has no dim for them."""
+
+    value: Any
 
 
 class Factors:
@@ -128,8 +143,8 @@ def op(name: str, spec: str | None = None):
         cls.name = name
         dialect, _, short = name.partition(".")
         cls.spec = spec if spec is not None else (short if dialect == "stablehlo" else "")
-        for rule in ("infer", "evaluate", "decompose", "expands", "vjp", "factors", "element",
-                     "contraction", "kernel"):
+        for rule in ("infer", "evaluate", "decompose", "expands", "vjp", "batch", "factors",
+                     "element", "contraction", "kernel"):
             function = cls.__dict__.get(rule)
             if callable(function) and not isinstance(function, (staticmethod, classmethod)):
                 setattr(cls, rule, staticmethod(function))

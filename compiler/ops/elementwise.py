@@ -83,6 +83,12 @@ class Elementwise(OpDefinition):
     def evaluate(cls, operands, attributes, regions, result_types):
         return [cls.function(*map(widened, operands))]
 
+    @classmethod
+    def batch(cls, op, operands, batched, batch):
+        shape = max((v.shape for v in op.operands), key=len)
+        return batch.bind(op, *(batch.align(x, b, shape)
+                                for x, b in zip(operands, batched, strict=True)))
+
     scalar = None
     """`scalar(emit, dtype, *registers) -> register`: one element of the result."""
 
@@ -170,6 +176,14 @@ def _abs_scalar(emit, dtype, x):
     return emit.select(emit.compare("slt", dtype, x, emit.constant(0, dtype)), dtype, negative, x)
 
 
+def _abs_derivative(ct, y, x):
+    sign = bind("stablehlo.sign", x)
+    if x.dtype.kind != "c":
+        return ct * sign
+    return bind("stablehlo.complex", ct * bind("stablehlo.real", sign),
+                -ct * bind("stablehlo.imag", sign))
+
+
 def _negate_scalar(emit, dtype, x):
     if dtype.is_float:
         return emit.unary("fneg", dtype, x)
@@ -225,8 +239,8 @@ def _rsqrt_scalar(emit, dtype, x):
     return emit.binary("fdiv", dtype, emit.constant(1, dtype), emit.intrinsic("sqrt", dtype, x))
 
 
-declare_unary("stablehlo.abs", np.abs, _abs_scalar,
-              lambda ct, y, x: ct * bind("stablehlo.sign", x), NUMBER, result=_real_part_type)
+declare_unary("stablehlo.abs", np.abs, _abs_scalar, _abs_derivative, NUMBER,
+              result=_real_part_type)
 declare_unary("stablehlo.negate", np.negative, _negate_scalar, lambda ct, y, x: -ct, NUMBER)
 declare_unary("stablehlo.sign", _sign, _sign_scalar, None, NUMBER)
 declare_unary("stablehlo.exponential", np.exp, _math("exp"),
@@ -509,9 +523,9 @@ class Clamp(Elementwise):
 
     def vjp(cotangents, op, operands, results):
         low, x, high = operands
-        if low.shape != x.shape:
-            low, high = (bind("stablehlo.broadcast_in_dim", b, shape=x.shape,
-                              broadcast_dimensions=()) for b in (low, high))
+        low, high = (b if b.shape == x.shape else bind(
+            "stablehlo.broadcast_in_dim", b, shape=x.shape, broadcast_dimensions=())
+            for b in (low, high))
         ct = cotangents[0]
         inside = bind("stablehlo.and", _compare(x, "GT", low), _compare(x, "LT", high))
         return [None, _where(inside, ct, _full_like(ct, 0)), None]

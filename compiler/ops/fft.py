@@ -80,6 +80,9 @@ class Fft(OpDefinition):
         scaled = bind("stablehlo.multiply", spectrum, bind("stablehlo.complex", factor, zero))
         return [_conjugate(scaled)]
 
+    def batch(op, operands, batched, batch):
+        return batch.bind(op, *batch.spread_all(operands, batched))
+
     def factors(op):
         count = len(op.attributes["fft_length"])
         rank = len(op.operands[0].shape)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import UnsupportedError
-from ..ir.dtypes import as_dtype
+from ..ir.core import Function, TensorType
+from ..ir.dtypes import I32, as_dtype
 from ..ir.structs import GatherDimensionNumbers, ScatterDimensionNumbers
-from ..trace.core import bind
+from ..trace.core import bind, replay, trace_region
 from .declare import Factors, OpDefinition, op, require
 from .reduction import COMBINERS, combiner, reducer, run_reducer
+from .shape import later
 
 
 def _batch_dims(rank: int, window: tuple[int, ...]) -> list[int]:
@@ -125,6 +127,24 @@ class Gather(OpDefinition):
         return [bind("stablehlo.scatter", zeros, clamped, cotangents[0],
                      scatter_dimension_numbers=numbers,
                      regions=[reducer("add", as_dtype(x.dtype))]), None]
+
+    def batch(op, operands, batched, batch):
+        n, sizes = op.attributes["dimension_numbers"], tuple(op.attributes["slice_sizes"])
+        many, varied = batched
+        # What varies in both is paired; of an operand alone the windows take all examples.
+        lead = (0,) if many and varied else ()
+        up = later if many else tuple
+        up_indices = later if varied else tuple
+        numbers = GatherDimensionNumbers(
+            offset_dims=later(n.offset_dims) if varied else (0, *later(n.offset_dims)),
+            collapsed_slice_dims=up(n.collapsed_slice_dims),
+            operand_batching_dims=(*lead, *up(n.operand_batching_dims)),
+            start_indices_batching_dims=(*lead, *up_indices(n.start_indices_batching_dims)),
+            start_index_map=up(n.start_index_map),
+            index_vector_dim=n.index_vector_dim + varied)
+        if many:
+            sizes = (1 if varied else batch.size, *sizes)
+        return batch.bind(op, *operands, dimension_numbers=numbers, slice_sizes=sizes)
 
     def factors(op):
         return _gather_factors(op.operands[0], op.operands[1], op.result,
@@ -261,6 +281,21 @@ class Scatter(OpDefinition):
             return [kept, None, taken]
         raise UnsupportedError("no derivative for a scatter with this body", op.location)
 
+    def batch(op, operands, batched, batch):
+        n = op.attributes["scatter_dimension_numbers"]
+        (x, indices, updates), varied = operands, batched[1]
+        x, updates = batch.spread(x, batched[0]), batch.spread(updates, batched[2])
+        lead, window = ((0,), ()) if varied else ((), (0,))
+        up_indices = later if varied else tuple
+        numbers = ScatterDimensionNumbers(
+            update_window_dims=(*window, *later(n.update_window_dims)),
+            inserted_window_dims=later(n.inserted_window_dims),
+            input_batching_dims=(*lead, *later(n.input_batching_dims)),
+            scatter_indices_batching_dims=(*lead, *up_indices(n.scatter_indices_batching_dims)),
+            scatter_dims_to_operand_dims=later(n.scatter_dims_to_operand_dims),
+            index_vector_dim=n.index_vector_dim + varied)
+        return batch.bind(op, x, indices, updates, scatter_dimension_numbers=numbers)
+
     def factors(op):
         x, indices, updates = op.operands
         n = Scatter.as_gather(op.attributes["scatter_dimension_numbers"])
@@ -271,6 +306,20 @@ class Scatter(OpDefinition):
 
     def kernel(emit, op):
         emit.scatter(op)
+
+
+def sort_order(op, operands):
+    """The positions (i32) along the sorted dim that a sort op takes its elements from."""
+    axis = op.attributes.get("dimension", -1) % len(operands[0].shape)
+    place = bind("stablehlo.iota", type=TensorType(tuple(operands[0].shape), I32),
+                 iota_dimension=axis)
+    comparator = op.regions[0]
+    count = len(comparator.arguments)
+    types = [*(a.type for a in comparator.arguments), *[TensorType((), I32)] * 2]
+    region = trace_region(
+        lambda *scalars: replay(Function("comparator", comparator), scalars[:count]), types)
+    results = bind("stablehlo.sort", *operands, place, regions=[region], **op.attributes)
+    return results[-1]
 
 
 @op("stablehlo.sort")
@@ -309,11 +358,23 @@ class Sort(OpDefinition):
                 result[place] = row[permutation]
         return [np.moveaxis(r, -1, axis) for r in results]
 
+    def batch(op, operands, batched, batch):
+        axis = op.attributes.get("dimension", -1) % len(op.results[0].shape)
+        return batch.bind(op, *batch.spread_all(operands, batched), dimension=axis + 1)
+
     def factors(op):
         rank = len(op.operands[0].shape)
         axis = op.attributes.get("dimension", -1) % rank
         row = tuple(None if d == axis else d for d in range(rank))
         return Factors([row] * len(op.operands), [row] * len(op.results))
+
+    def vjp(cotangents, op, operands, results):
+        from ..numpy import put_along_axis, zeros_like
+
+        axis = op.attributes.get("dimension", -1)
+        order = sort_order(op, operands)
+        return [None if ct is None else put_along_axis(zeros_like(ct), order, ct, axis)
+                for ct in cotangents]
 
     def kernel(emit, op):
         emit.sort(op)

@@ -1,130 +1,116 @@
-"""More custom calls through NumPy's LAPACK: `tfn.eig`, `tfn.pinv`, `tfn.qr_complete`, `tfn.svd_full`
-and `tfn.lu_pivots`.
+"""The LAPACK custom calls of JAX's CPU programs (`lapack_sgetrf_ffi` ...), by tfn's own ops or NumPy.
 
-What `linalg.py` has are the factorisations others are built from; these are the ones nothing else
-gives. Only `tfn.pinv` has a derivative: Golub and Pereyra (1973), for a matrix of constant rank.
+The names begin with the type letter s, d, c or z; options are letters in the backend configuration.
+Results named info are zero: a failure shows as NaN in the matrices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
 
-from ..errors import OpError
+from ..errors import UnsupportedError
 from ..ir.core import TensorType
-from ..ir.dtypes import C64, C128, F32, F64, I32, DType
 from ..trace.core import bind
+from . import linalg
 from .custom_call import register
 
-_REAL = {C64: F32, C128: F64}
-_COMPLEX = {F32: C64, F64: C128}
+
+def _option(attributes, name: str, default: str = "") -> str:
+    """An option letter of the call, such as `uplo`."""
+    config = attributes.get("mhlo.backend_config") or {}
+    value = config.get(name)
+    return default if value is None else chr(int(np.asarray(value).item()))
 
 
-def _each(function: Callable[..., Sequence[np.ndarray]]):
-    """Apply a function of one matrix (and scalars) to every matrix of a batch; NaN where LAPACK
-    gives up."""
-
-    def evaluate(operands, attributes, result_types):
-        results = [np.empty(t.shape, t.dtype.numpy) for t in result_types]
-        for place in np.ndindex(operands[0].shape[:-2]):
-            try:
-                parts = function(*(o[place] for o in operands))
-            except np.linalg.LinAlgError:
-                parts = [np.asarray(np.nan if r.dtype.kind in "fc" else 0) for r in results]
-            for result, part in zip(results, parts, strict=True):
-                result[place] = part
-        return results
-
-    return evaluate
+def _zeros(type: TensorType):
+    return bind("stablehlo.broadcast_in_dim", np.zeros((), type.dtype.numpy), shape=type.shape,
+                broadcast_dimensions=())
 
 
-def _matrix(operands, attributes, result_types) -> None:
-    first = operands[0]
-    if first.rank < 2 or not first.dtype.is_inexact or first.dtype.bits < 32:
-        raise OpError(f"@{attributes['call_target_name']} takes a matrix of f32, f64 or complex,"
-                      f" got {first}")
+def _potrf(operands, attributes, types):
+    lower = _option(attributes, "uplo", "L") == "L"
+    return [bind("stablehlo.cholesky", operands[0], lower=lower), _zeros(types[1])]
 
 
-def _call(name: str, *operands, types: Sequence[TensorType]):
-    return bind("stablehlo.custom_call", *operands, call_target_name=name, types=tuple(types))
+def _trsm(operands, attributes, types):
+    mode = {"N": "NO_TRANSPOSE", "T": "TRANSPOSE", "C": "ADJOINT"}
+    return [bind("stablehlo.triangular_solve", *operands,
+                 left_side=_option(attributes, "side") == "L",
+                 lower=_option(attributes, "uplo") == "L",
+                 unit_diagonal=_option(attributes, "diag") == "U",
+                 transpose_a=mode[_option(attributes, "trans_x", "N")])]
 
 
-def _type(x, shape, dtype: DType | None = None) -> TensorType:
-    return TensorType((*x.shape[:-2], *shape), dtype or x.type.dtype)
+def _getrf(operands, attributes, types):
+    matrix, pivots, _ = linalg.lu(operands[0])
+    # LAPACK counts rows from 1.
+    return [matrix, pivots + np.int32(1), _zeros(types[2])]
 
 
-def eig(x) -> list:
-    """Eigenvalues and right eigenvectors of any square matrix, complex, in no order."""
-    dtype = _COMPLEX.get(x.type.dtype, x.type.dtype)
-    n = x.shape[-1]
-    return _call("tfn.eig", x, types=[_type(x, (n,), dtype), _type(x, (n, n), dtype)])
+def _syevd(operands, attributes, types):
+    from ..numpy import conjugate, swapaxes
+
+    x = operands[0]
+    if _option(attributes, "uplo", "L") == "U":
+        x = conjugate(swapaxes(x, -1, -2))
+    values, vectors = linalg.eigh(x)
+    return [vectors, values, _zeros(types[2])]
 
 
-def pinv(x, rtol):
-    """The Moore-Penrose inverse; singular values up to `rtol` (one per matrix) of the largest are 0."""
-    m, n = x.shape[-2:]
-    return _call("tfn.pinv", x, rtol, types=[_type(x, (n, m))])
+def _gesdd(operands, attributes, types):
+    if _option(attributes, "mode") == "A" and operands[0].shape[-1] != operands[0].shape[-2]:
+        raise UnsupportedError("the full singular value decomposition of a matrix that is not square"
+                               " is not supported; use full_matrices=False")
+    u, s, vh = linalg.svd(operands[0])
+    if _option(attributes, "mode") == "N":
+        u, vh = _zeros(types[2]), _zeros(types[3])
+    return [operands[0], s, u, vh, _zeros(types[4])]
 
 
-def qr_complete(x) -> list:
-    """QR with a square q and r of the shape of x."""
-    m, n = x.shape[-2:]
-    return _call("tfn.qr_complete", x, types=[_type(x, (m, m)), _type(x, (m, n))])
+def _geqrf(operands, attributes, result_types):
+    """Householder reflectors below the diagonal, r above, and their scales."""
+    x = operands[0]
+    packed = np.empty(x.shape, x.dtype)
+    scales = np.empty(result_types[1].shape, x.dtype)
+    for place in np.ndindex(x.shape[:-2]):
+        reflectors, scale = np.linalg.qr(x[place], mode="raw")
+        packed[place], scales[place] = reflectors.T, scale
+    return [packed, scales]
 
 
-def svd_full(x) -> list:
-    """The singular value decomposition with square u and v^H."""
-    m, n = x.shape[-2:]
-    real = _REAL.get(x.type.dtype, x.type.dtype)
-    return _call("tfn.svd_full", x, types=[
-        _type(x, (m, m)), _type(x, (min(m, n),), real), _type(x, (n, n))])
+def _orgqr(operands, attributes, result_types):
+    """The product of the reflectors: q."""
+    packed, scales = operands
+    columns = result_types[0].shape[-1]
+    q = np.zeros((*packed.shape[:-1], columns), packed.dtype)
+    q[..., range(min(packed.shape[-2], columns)), range(min(packed.shape[-2], columns))] = 1
+    for i in reversed(range(scales.shape[-1])):
+        v = packed[..., i:, i].copy()
+        v[..., 0] = 1
+        part = q[..., i:, :]
+        along = np.einsum("...k,...kn->...n", v.conj(), part)
+        part -= (scales[..., i, None, None] * v[..., :, None]) * along[..., None, :]
+    return [q]
 
 
-def lu_pivots(rows, count: int):
-    """LAPACK's pivots (row i was swapped with row pivots[i]) of a permutation of rows."""
-    shape = (*rows.shape[:-1], count)
-    return _call("tfn.lu_pivots", rows, types=[TensorType(shape, I32)])
+def _geev(operands, attributes, result_types):
+    """Eigenvalues and right eigenvectors of a general matrix."""
+    x = operands[0]
+    values, vectors = np.linalg.eig(x)
+    kind = np.complex64 if x.dtype in (np.float32, np.complex64) else np.complex128
+    left = np.zeros(x.shape, kind)
+    info = np.zeros(x.shape[:-2], np.int32)
+    if x.dtype.kind == "c":
+        return [values, left, vectors, info]
+    return [values.real, values.imag, left, vectors, info]
 
 
-def _pinv(a: np.ndarray, rtol: np.ndarray) -> list[np.ndarray]:
-    return [np.linalg.pinv(a, rcond=float(rtol))]
-
-
-def _pinv_vjp(cotangents, op, operands, results):
-    from ..numpy import conjugate, eye, matmul, swapaxes
-
-    def adjoint(x):
-        return conjugate(swapaxes(x, -1, -2))
-
-    # dP = -P dA P + P P^H dA^H (1 - A P) + (1 - P A) dA^H P^H P, transposed.
-    (a, _), (p,) = operands, results
-    ct = conjugate(cotangents[0])
-    m, n = a.shape[-2:]
-    left = eye(m, dtype=a.dtype) - matmul(a, p)
-    right = eye(n, dtype=a.dtype) - matmul(p, a)
-    direct = matmul(matmul(adjoint(p), ct), adjoint(p))
-    first = matmul(matmul(matmul(left, adjoint(ct)), p), adjoint(p))
-    second = matmul(matmul(matmul(adjoint(p), p), adjoint(ct)), right)
-    return [conjugate(first + second - direct), None]
-
-
-def _pivots(operands, attributes, result_types):
-    rows, count = operands[0], result_types[0].shape[-1]
-    result = np.empty(result_types[0].shape, np.int32)
-    for place in np.ndindex(rows.shape[:-1]):
-        order = list(range(rows.shape[-1]))
-        for i in range(count):
-            j = order.index(rows[place][i], i)
-            order[i], order[j] = order[j], order[i]
-            result[(*place, i)] = j
-    return [result]
-
-
-register("tfn.eig", _each(lambda a: np.linalg.eig(a)), check=_matrix)
-register("tfn.pinv", _each(_pinv), check=_matrix, vjp=_pinv_vjp)
-register("tfn.qr_complete", _each(lambda a: np.linalg.qr(a, mode="complete")), check=_matrix)
-register("tfn.svd_full", _each(lambda a: np.linalg.svd(a, full_matrices=True)), check=_matrix)
-register("tfn.lu_pivots", _pivots)
-
-__all__ = ["eig", "lu_pivots", "pinv", "qr_complete", "svd_full"]
+for _letter in "sdcz":
+    _orthogonal = "or" if _letter in "sd" else "un"
+    _symmetric = "sy" if _letter in "sd" else "he"
+    for _name, _rule in (("potrf", _potrf), ("trsm", _trsm), ("getrf", _getrf), ("gesdd", _gesdd),
+                         (f"{_symmetric}evd", _syevd)):
+        register(f"lapack_{_letter}{_name}_ffi", None, decompose=_rule)
+    register(f"lapack_{_letter}geqrf_ffi", _geqrf)
+    register(f"lapack_{_letter}{_orthogonal}gqr_ffi", _orgqr)
+    register(f"lapack_{_letter}geev_ffi", _geev)

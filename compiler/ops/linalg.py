@@ -77,6 +77,9 @@ class TriangularSolve(OpDefinition):
         x = _substitute(a, b, lower, attributes["unit_diagonal"])
         return [x if attributes["left_side"] else np.swapaxes(x, -1, -2)]
 
+    def batch(op, operands, batched, batch):
+        return batch.bind(op, *batch.spread_all(operands, batched))
+
     def vjp(cotangents, op, operands, results):
         from ..numpy import conjugate, matmul, negative
 
@@ -137,6 +140,9 @@ class Cholesky(OpDefinition):
                 result[place] = np.tril(np.full(a.shape[-2:], np.nan, a.dtype))
         return [result if lower else np.swapaxes(result, -1, -2).conj()]
 
+    def batch(op, operands, batched, batch):
+        return batch.bind(op, *batch.spread_all(operands, batched))
+
     def vjp(cotangents, op, operands, results):
         from ..numpy import conjugate, eye, matmul, tril
 
@@ -196,16 +202,17 @@ def _flat(function):
 
 
 def _lu(a: np.ndarray):
-    """Row-pivoted LU in one matrix, and the rows as they were moved."""
+    """Row-pivoted LU in one matrix, each step's pivot row, and the rows as they were moved."""
     lu, rows = a.copy(), np.arange(a.shape[0], dtype=np.int32)
+    pivots = np.arange(min(a.shape), dtype=np.int32)
     for k in range(min(a.shape)):
-        pivot = k + int(np.argmax(np.abs(lu[k:, k]))) if lu[k:, k].size else k
+        pivot = pivots[k] = k + int(np.argmax(np.abs(lu[k:, k])))
         if pivot != k:
             lu[[k, pivot]], rows[[k, pivot]] = lu[[pivot, k]], rows[[pivot, k]]
         if lu[k, k] != 0:
             lu[k + 1:, k] /= lu[k, k]
             lu[k + 1:, k + 1:] -= np.outer(lu[k + 1:, k], lu[k, k + 1:])
-    return lu, rows
+    return lu, pivots, rows
 
 
 def _call(name: str, x, types) -> list:
@@ -244,10 +251,11 @@ def eigh(x) -> list:
 
 
 def lu(x) -> list:
-    """LU with row pivoting: both factors in one matrix, and the permutation of the rows (i32)."""
+    """LU with row pivoting: both factors in one matrix, the row swapped in at each step, and the
+    permutation of the rows (both i32, from 0)."""
     m, n = x.shape[-2:]
-    matrix, rows = _typed(x, (m, n), (m,))
-    return _call("tfn.lu", x, [matrix, rows.with_dtype(I32)])
+    matrix, pivots, rows = _typed(x, (m, n), (min(m, n),), (m,))
+    return _call("tfn.lu", x, [matrix, pivots.with_dtype(I32), rows.with_dtype(I32)])
 
 
 def _or_zeros(ct, like):
@@ -334,7 +342,7 @@ def _svd_vjp(cotangents, op, operands, results):
 def _lu_vjp(cotangents, op, operands, results):
     from ..numpy import argsort, conjugate, expand_dims, eye, matmul, take_along_axis, tril, triu
 
-    matrix, rows = results
+    matrix, _, rows = results
     m, n = operands[0].shape[-2:]
     if m != n:
         raise UnsupportedError("the derivative of lu needs a square matrix", op.location)
@@ -353,12 +361,12 @@ def _lu_vjp(cotangents, op, operands, results):
     return [conjugate(take_along_axis(both, back, -2))]
 
 
-register("tfn.qr", _flat(lambda a: np.linalg.qr(a)), vjp=_qr_vjp,
+register("tfn.qr", leading=True, evaluate=_flat(lambda a: np.linalg.qr(a)), vjp=_qr_vjp,
          check=_check(lambda m, n: [(m, min(m, n)), (min(m, n), n)]))
-register("tfn.svd", _flat(lambda a: np.linalg.svd(a, full_matrices=False)), vjp=_svd_vjp,
+register("tfn.svd", leading=True, evaluate=_flat(lambda a: np.linalg.svd(a, full_matrices=False)), vjp=_svd_vjp,
          check=_check(lambda m, n: [(m, min(m, n)), (min(m, n),), (min(m, n), n)]))
-register("tfn.eigh", _flat(lambda a: np.linalg.eigh(a)), vjp=_eigh_vjp,
+register("tfn.eigh", leading=True, evaluate=_flat(lambda a: np.linalg.eigh(a)), vjp=_eigh_vjp,
          check=_check(lambda m, n: [(n,), (m, n)]))
-register("tfn.lu", _flat(_lu), vjp=_lu_vjp, check=_check(lambda m, n: [(m, n), (m,)]))
+register("tfn.lu", leading=True, evaluate=_flat(_lu), vjp=_lu_vjp, check=_check(lambda m, n: [(m, n), (min(m, n),), (m,)]))
 
 __all__ = ["eigh", "lu", "qr", "svd"]

@@ -62,6 +62,9 @@ class RngBitGenerator(OpDefinition):
     def vjp(cotangents, op, operands, results):
         return [None]
 
+    def batch(op, operands, batched, batch):
+        return batch.each(op, operands, batched)
+
     def factors(op):
         return Factors([(None,)], [(None,) * len(r.shape) for r in op.results])
 

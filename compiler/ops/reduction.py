@@ -16,6 +16,7 @@ from ..ir.core import Block, TensorType
 from ..ir.dtypes import DType, as_dtype
 from ..trace.core import bind, trace_region
 from .declare import Factors, OpDefinition, op, require
+from .shape import later
 
 COMBINERS: dict[str, np.ufunc] = {
     "add": np.add, "multiply": np.multiply, "maximum": np.maximum, "minimum": np.minimum,
@@ -44,6 +45,16 @@ def reducer(kind: str, dtype: DType) -> Block:
         scalar = TensorType((), dtype)
         block = trace_region(lambda a, b: [bind(f"stablehlo.{kind}", a, b)], [scalar, scalar])
         _REDUCERS[kind, dtype] = block
+    return block
+
+
+def replacement(dtype: DType) -> Block:
+    """A region that returns its second argument: a scatter with it writes, the last one wins."""
+    block = _REDUCERS.get(("replace", dtype))
+    if block is None:
+        scalar = TensorType((), dtype)
+        block = trace_region(lambda _, new: [new], [scalar, scalar])
+        _REDUCERS["replace", dtype] = block
     return block
 
 
@@ -183,6 +194,18 @@ class Reduce(OpDefinition):
         raise UnsupportedError(f"no derivative for a reduce with the body `{kind or 'custom'}`",
                                op.location)
 
+    def batch(op, operands, batched, batch):
+        count, dims = len(op.results), later(op.attributes["dimensions"])
+        inputs, inits = operands[:count], operands[count:]
+        whole = batch.spread_all(inputs, batched[:count])
+        if not any(batched[count:]):
+            return batch.bind(op, *whole, *inits, dimensions=dims)
+        kind = combiner(op.regions[0])
+        if kind is None:
+            return batch.each(op, operands, batched)
+        total = reduce(*whole, dims, kind)
+        return [bind(f"stablehlo.{kind}", batch.align(*inits, True, op.result.shape), total)]
+
     def factors(op):
         count, dims = len(op.results), op.attributes["dimensions"]
         x = op.operands[0]
@@ -289,6 +312,11 @@ def _window_at(padded, offset, strides, shape):
                         for o, s, n in zip(offset, strides, shape, strict=True))]
 
 
+def _lead_window(attributes) -> dict:
+    """The window attributes with a leading dim on which the window does not move."""
+    return {k: ((0, 0) if k == "padding" else 1, *v) for k, v in attributes.items() if k in _WINDOW}
+
+
 @op("stablehlo.reduce_window")
 class ReduceWindow(OpDefinition):
     """Combine the elements of each window (pooling, cumulative sums)."""
@@ -333,6 +361,13 @@ class ReduceWindow(OpDefinition):
                          regions=[select, reducer("add", dtype)]), None]
         raise UnsupportedError(
             f"no derivative for a reduce_window with the body `{kind or 'custom'}`", op.location)
+
+    def batch(op, operands, batched, batch):
+        count = len(op.results)
+        if any(batched[count:]):
+            return batch.each(op, operands, batched)
+        inputs = batch.spread_all(operands[:count], batched[:count])
+        return batch.bind(op, *inputs, *operands[count:], **_lead_window(op.attributes))
 
     def factors(op):
         count, rank = len(op.results), len(op.operands[0].shape)
@@ -453,6 +488,13 @@ class SelectAndScatter(OpDefinition):
     def vjp(cotangents, op, operands, results):
         raise UnsupportedError("second derivatives of max pooling are not supported yet",
                                op.location)
+
+    def batch(op, operands, batched, batch):
+        if batched[2]:
+            return batch.each(op, operands, batched)
+        full = {"window_dimensions": (1,) * len(op.result.shape), **op.attributes}
+        return batch.bind(op, *batch.spread_all(operands[:2], batched[:2]), operands[2],
+                          **_lead_window(full))
 
     def factors(op):
         x = op.operands[0]

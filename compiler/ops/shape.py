@@ -11,8 +11,14 @@ import numpy as np
 from ..ir.core import TensorType
 from ..ir.dims import Dim, product
 from ..ir.dtypes import I32, as_dtype
+from ..ir.structs import GatherDimensionNumbers, ScatterDimensionNumbers
 from ..trace.core import bind
-from .declare import Factors, OpDefinition, op, require
+from .declare import Factors, OpDefinition, Shared, op, require
+
+
+def later(dims) -> tuple[int, ...]:
+    """The dims of an example, counted with the batch dim that leads."""
+    return tuple(d + 1 for d in dims)
 
 
 @op("stablehlo.constant")
@@ -110,6 +116,11 @@ class BroadcastInDim(OpDefinition):
             total = bind("stablehlo.reshape", total, shape=tuple(x.shape))
         return [total]
 
+    def batch(op, operands, batched, batch):
+        dims = (0, *later(op.attributes["broadcast_dimensions"]))
+        return batch.bind(op, *operands, shape=(batch.size, *op.attributes["shape"]),
+                          broadcast_dimensions=dims)
+
     def factors(op):
         x, result = op.operands[0], op.result
         dims = op.attributes["broadcast_dimensions"]
@@ -160,6 +171,9 @@ class Reshape(OpDefinition):
     def vjp(cotangents, op, operands, results):
         return [bind("stablehlo.reshape", cotangents[0], shape=tuple(operands[0].shape))]
 
+    def batch(op, operands, batched, batch):
+        return batch.bind(op, *operands, shape=(batch.size, *op.attributes["shape"]))
+
     def factors(op):
         a, b = op.operands[0].shape, op.result.shape
         lead, tail = common_ends(a, b)
@@ -200,6 +214,10 @@ class OptimizationBarrier(OpDefinition):
     def vjp(cotangents, op, operands, results):
         return list(cotangents)
 
+    def batch(op, operands, batched, batch):
+        return [r if b else Shared(r)
+                for r, b in zip(batch.bind(op, *operands), batched, strict=True)]
+
     def factors(op):
         rows, start = [], 0
         for value in op.operands:
@@ -227,6 +245,9 @@ class Transpose(OpDefinition):
     def vjp(cotangents, op, operands, results):
         inverse = tuple(int(i) for i in np.argsort(op.attributes["permutation"]))
         return [bind("stablehlo.transpose", cotangents[0], permutation=inverse)]
+
+    def batch(op, operands, batched, batch):
+        return batch.bind(op, *operands, permutation=(0, *later(op.attributes["permutation"])))
 
     def factors(op):
         permutation = op.attributes["permutation"]
@@ -277,6 +298,10 @@ class Slice(OpDefinition):
         interior = tuple(s - 1 for s in strides)
         return [bind("stablehlo.pad", ct, np.zeros((), ct.dtype), edge_padding_low=tuple(low),
                      edge_padding_high=tuple(high), interior_padding=interior)]
+
+    def batch(op, operands, batched, batch):
+        whole = {"start_indices": 0, "limit_indices": batch.size, "strides": 1}
+        return batch.bind(op, *operands, **{k: (v, *op.attributes[k]) for k, v in whole.items()})
 
     def factors(op):
         x = op.operands[0]
@@ -347,6 +372,20 @@ class Pad(OpDefinition):
         total = _sum(ct, range(len(low))) - _sum(dx, range(len(low)))
         return [dx, total]
 
+    def batch(op, operands, batched, batch):
+        x, value = operands
+        amounts = {k: (0, *op.attributes[k]) for k in Pad.attributes}
+        if not batched[1]:
+            return batch.bind(op, x, value, **amounts)
+        # Each example has a value of its own: pad with zeros, then put the value where x is not.
+        zero = bind("stablehlo.constant", value=np.zeros((), x.dtype))
+        padded = batch.bind(op, batch.spread(x, batched[0]), zero, **amounts)
+        real = bind("stablehlo.broadcast_in_dim", np.asarray(True), shape=op.operands[0].shape,
+                    broadcast_dimensions=())
+        real = batch.bind(op, real, np.asarray(False))
+        return [bind("stablehlo.select", batch.spread(*real), *padded,
+                     batch.align(value, True, op.result.shape))]
+
     def factors(op):
         low, high, interior = (op.attributes[k] for k in Pad.attributes)
         row = [d if low[d] == high[d] == interior[d] == 0 else None for d in range(len(low))]
@@ -409,6 +448,10 @@ class Concatenate(OpDefinition):
                                limit_indices=tuple(limits), strides=(1,) * len(starts)))
         return pieces
 
+    def batch(op, operands, batched, batch):
+        return batch.bind(op, *batch.spread_all(operands, batched),
+                          dimension=op.attributes["dimension"] + 1)
+
     def factors(op):
         axis = op.attributes["dimension"]
         row = [None if d == axis else d for d in range(len(op.result.shape))]
@@ -449,6 +492,9 @@ class Reverse(OpDefinition):
     def vjp(cotangents, op, operands, results):
         return [bind("stablehlo.reverse", cotangents[0], **op.attributes)]
 
+    def batch(op, operands, batched, batch):
+        return batch.bind(op, *operands, dimensions=later(op.attributes["dimensions"]))
+
     def factors(op):
         dims = op.attributes["dimensions"]
         row = [None if d in dims else d for d in range(len(op.result.shape))]
@@ -478,6 +524,9 @@ class GetDimensionSize(OpDefinition):
     def vjp(cotangents, op, operands, results):
         return [None]
 
+    def batch(op, operands, batched, batch):
+        return [Shared(*batch.bind(op, *operands, dimension=op.attributes["dimension"] + 1))]
+
     def factors(op):
         return Factors([(None,) * len(op.operands[0].shape)], [()])
 
@@ -500,6 +549,32 @@ def _start_indices(emit, op, starts, x, sizes):
         last = emit.isub(emit.extent(x, d), sizes[d])
         result.append(emit.imax(emit.imin(raw, last), 0))
     return result
+
+
+def _zero(starts):
+    """A start index of the batch dim."""
+    return np.zeros((), starts[0].dtype if starts else np.int32)
+
+
+def _start_vectors(values, starts, batched, batch):
+    """The start indices of each example as one row of a matrix."""
+    dtypes = {v.dtype for v in values}
+    if len(dtypes) > 1:
+        starts = [bind("stablehlo.convert", s, dtype=max(dtypes, key=lambda d: d.bits))
+                  for s in starts]
+    columns = [batch.align(s, b, (1,)) for s, b in zip(starts, batched, strict=True)]
+    return bind("stablehlo.concatenate", *columns, dimension=1)
+
+
+def _window(x, batched: bool, starts, sizes):
+    """The windows of a dynamic_slice whose start differs between the examples."""
+    dims = tuple(range(len(sizes)))
+    lead = (0,) if batched else ()
+    numbers = GatherDimensionNumbers(
+        offset_dims=later(dims), operand_batching_dims=lead, start_indices_batching_dims=lead,
+        start_index_map=later(dims) if batched else dims, index_vector_dim=1)
+    return [bind("stablehlo.gather", x, starts, dimension_numbers=numbers,
+                 slice_sizes=(1, *sizes) if batched else sizes)]
 
 
 @op("stablehlo.dynamic_slice")
@@ -531,6 +606,14 @@ class DynamicSlice(OpDefinition):
                      broadcast_dimensions=())
         return [bind("stablehlo.dynamic_update_slice", zeros, cotangents[0], *starts),
                 *(None for _ in starts)]
+
+    def batch(op, operands, batched, batch):
+        x, *starts = operands
+        sizes = tuple(op.attributes["slice_sizes"])
+        if not any(batched[1:]):
+            return batch.bind(op, x, _zero(starts), *starts, slice_sizes=(batch.size, *sizes))
+        return _window(x, batched[0], _start_vectors(op.operands[1:], starts, batched[1:], batch),
+                       sizes)
 
     def factors(op):
         x = op.operands[0]
@@ -576,6 +659,14 @@ class DynamicUpdateSlice(OpDefinition):
                 bind("stablehlo.dynamic_slice", ct, *starts, slice_sizes=tuple(update.shape)),
                 *(None for _ in starts)]
 
+    def batch(op, operands, batched, batch):
+        x, update = batch.spread_all(operands[:2], batched[:2])
+        starts = operands[2:]
+        if not any(batched[2:]):
+            return batch.bind(op, x, update, _zero(starts), *starts)
+        starts = _start_vectors(op.operands[2:], starts, batched[2:], batch)
+        return _write_windows(x, update, starts)
+
     def factors(op):
         x, update = op.operands[:2]
         row = [d if a == b else None
@@ -593,3 +684,26 @@ class DynamicUpdateSlice(OpDefinition):
             return emit.at(update, [])
         return emit.conditional(emit.all(inside), op.result.dtype,
                                 lambda: emit.at(update, offset), lambda: emit.at(x, index))
+
+
+def _write_windows(x, update, starts):
+    """A dynamic_update_slice whose start differs between the examples; a scatter does not clamp."""
+    from .reduction import replacement
+
+    dims = tuple(range(1, len(x.shape)))
+    dtype = as_dtype(starts.dtype)
+    last = _extents([n - m for n, m in zip(x.shape[1:], update.shape[1:], strict=True)], dtype)
+    bounds = [bind("stablehlo.broadcast_in_dim", b, shape=tuple(starts.shape),
+                   broadcast_dimensions=tuple(range(1, 1 + len(b.shape))))
+              for b in (np.zeros((), dtype.numpy), last)]
+    starts = bind("stablehlo.clamp", bounds[0], starts, bounds[1])
+    numbers = ScatterDimensionNumbers(
+        update_window_dims=dims, input_batching_dims=(0,), scatter_indices_batching_dims=(0,),
+        scatter_dims_to_operand_dims=dims, index_vector_dim=1)
+    return [bind("stablehlo.scatter", x, starts, update, scatter_dimension_numbers=numbers,
+                 unique_indices=True, regions=[replacement(as_dtype(x.dtype))])]
+
+
+def _extents(extents, dtype):
+    """Extents as a vector."""
+    return np.asarray([int(n) for n in extents], dtype.numpy)
