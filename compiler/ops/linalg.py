@@ -361,12 +361,13 @@ def _lu_vjp(cotangents, op, operands, results):
     return [conjugate(take_along_axis(both, back, -2))]
 
 
-register("tfn.qr", leading=True, evaluate=_flat(lambda a: np.linalg.qr(a)), vjp=_qr_vjp,
+register("tfn.qr", _flat(lambda a: np.linalg.qr(a)), vjp=_qr_vjp, leading=True,
          check=_check(lambda m, n: [(m, min(m, n)), (min(m, n), n)]))
-register("tfn.svd", leading=True, evaluate=_flat(lambda a: np.linalg.svd(a, full_matrices=False)), vjp=_svd_vjp,
+register("tfn.svd", _flat(lambda a: np.linalg.svd(a, full_matrices=False)), vjp=_svd_vjp, leading=True,
          check=_check(lambda m, n: [(m, min(m, n)), (min(m, n),), (min(m, n), n)]))
-register("tfn.eigh", leading=True, evaluate=_flat(lambda a: np.linalg.eigh(a)), vjp=_eigh_vjp,
+register("tfn.eigh", _flat(lambda a: np.linalg.eigh(a)), vjp=_eigh_vjp, leading=True,
          check=_check(lambda m, n: [(n,), (m, n)]))
-register("tfn.lu", leading=True, evaluate=_flat(_lu), vjp=_lu_vjp, check=_check(lambda m, n: [(m, n), (min(m, n),), (m,)]))
+register("tfn.lu", _flat(_lu), vjp=_lu_vjp, leading=True,
+         check=_check(lambda m, n: [(m, n), (min(m, n),), (m,)]))
 
 __all__ = ["eigh", "lu", "qr", "svd"]

@@ -394,9 +394,14 @@ def replay_ops(ops: Sequence[Op], environment: dict[Value, Any]) -> None:
 
 def replay_op(op: Op, operands: Sequence[Any], environment: Mapping[Value, Any]) -> list[Any]:
     """Bind one op again on new operands; returns a list of its results."""
-    regions = [_replay_region(r, environment) for r in op.regions]
+    regions = replay_regions(op, environment)
     results = bind(op.definition, *operands, regions=regions, **op.attributes)
     return results if len(op.results) != 1 else [results]
+
+
+def replay_regions(op: Op, environment: Mapping[Value, Any]) -> list[Block]:
+    """The regions of `op`, referring to what `environment` has in place of outer values."""
+    return [_replay_region(r, environment) for r in op.regions]
 
 
 def _replay_region(block: Block, environment: Mapping[Value, Any]) -> Block:
@@ -438,5 +443,5 @@ def dims_of(types: Sequence[TensorType]) -> set[str]:
 __all__ = [
     "Array", "Graph", "Location", "Operators", "Tracer", "as_array", "bind", "conform",
     "current_graph", "dims_of", "eager", "free_values", "replay", "replay_op", "replay_ops",
-    "trace", "trace_region",
+    "replay_regions", "trace", "trace_region",
 ]
