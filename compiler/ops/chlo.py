@@ -169,8 +169,6 @@ class Scan(OpDefinition):
                 for t in made] + outputs[len(made):]
 
     def decompose(operands, attributes, regions):
-        from .. import numpy  # noqa: F401  (defines the operators of traced values)
-
         body, dimension = regions[0], attributes["dimension"]
         types = [o.type for o in operands]
         count = len(operands) - _carries(types, body)

@@ -251,6 +251,8 @@ def body_of(op: Op) -> Function | None:
         return op.attributes[INLINED[op.name]]
     if op.definition.decompose is None or not op.definition.expands(op):
         return None
+    from .. import numpy  # noqa: F401  (defines the operators that rules use)
+
     body, _ = trace(
         lambda *operands: op.definition.rule("decompose")(operands, op.attributes, op.regions),
         [o.type for o in op.operands], op.name.partition(".")[2])

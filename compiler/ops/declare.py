@@ -160,6 +160,7 @@ def _by_decomposition(cls: type[OpDefinition]):
     """The `evaluate` rule of an op that is defined by others."""
 
     def evaluate(operands, attributes, regions, result_types):
+        from .. import numpy  # noqa: F401  (defines the operators that rules use)
         from ..trace.core import Array, eager
 
         with eager():
