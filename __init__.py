@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 # Public name: where it lives. A name without a colon is a module.
 _PUBLIC = {
     "compiler": ".compiler",
+    "debug": ".compiler.debug",
     "distributed": ".distributed",
     "export": ".export",
     "keras": ".keras",

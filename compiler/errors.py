@@ -35,9 +35,24 @@ class TfnError(Exception):
     def __str__(self) -> str:
         if self.location is None:
             return self.message
-        source = linecache.getline(self.location.file, self.location.line).strip()
-        excerpt = f"\n    {source}" if source else ""
-        return f"{self.location}: {self.message}{excerpt}"
+        return f"{self.location}: {self.message}{excerpt(self.location)}"
+
+
+def excerpt(location: Location) -> str:
+    """The source line on a line of its own, with carets under the expression where it is known."""
+    source = linecache.getline(location.file, location.line).rstrip()
+    if not source:
+        return ""
+    shown = source.lstrip()
+    columns = location.columns()
+    if columns is None or len(shown) > _WIDEST:
+        return f"\n    {shown[:_WIDEST]}"
+    # Columns count UTF-8 bytes, from the beginning of the line.
+    line = source.encode()
+    start, end = columns[0], columns[1] if columns[1] >= 0 else len(line)
+    before = len(line[:start].decode(errors="ignore")) - (len(source) - len(shown))
+    width = max(len(line[start:end].decode(errors="ignore")), 1)
+    return f"\n    {shown}\n    {' ' * max(before, 0)}{'^' * width}"
 
 
 class OpError(TfnError, ValueError):
@@ -56,6 +71,10 @@ class CompileError(TfnError):
     """Code generation failed: a defect of tfn, with the kernel's name for the report."""
 
 
+class NanError(TfnError, FloatingPointError):
+    """An operation made a NaN (or an infinity) out of finite numbers."""
+
+
 class ParseError(TfnError, ValueError):
     """Malformed StableHLO text; `location` is the place in the text."""
 
@@ -67,11 +86,19 @@ def user_location() -> Location | None:
     while frame is not None:
         file = frame.f_code.co_filename
         if not _is_internal(file):
-            return Location(file, frame.f_lineno, frame.f_code.co_name)
+            return _location(frame)
         last = frame
         frame = frame.f_back
-    return Location(last.f_code.co_filename, last.f_lineno) if last else None
+    return _location(last) if last else None
 
+
+def _location(frame: FrameType) -> Location:
+    code = frame.f_code
+    return Location(code.co_filename, frame.f_lineno, code.co_name, (code, frame.f_lasti))
+
+
+_WIDEST = 200
+"""A longer source line is cut."""
 
 _KNOWN: dict[str, bool] = {}
 

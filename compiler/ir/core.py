@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from .dims import Dim, Extent, product
@@ -25,9 +26,27 @@ class Location:
     file: str
     line: int
     function: str = ""
+    span: tuple[Any, int] | None = field(default=None, compare=False, repr=False)
+    """First and last column (from 0), or a code object and the offset of an instruction in it."""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
+
+    def __reduce__(self):
+        return Location, (self.file, self.line, self.function, self.columns())
+
+    def columns(self) -> tuple[int, int] | None:
+        """First and last column (exclusive) of the expression on its line, if known."""
+        if self.span is None:
+            return None
+        code, offset = self.span
+        if isinstance(code, int):
+            return code, offset
+        positions = next(islice(code.co_positions(), offset // 2, None), None)
+        if positions is None or None in positions or positions[0] != self.line:
+            return None
+        first, last, start, end = positions
+        return start, end if first == last else -1
 
 
 @dataclass(frozen=True)
@@ -130,7 +149,8 @@ class Op:
     @property
     def has_effect(self) -> bool:
         """Must be kept, and kept in order with others of its kind."""
-        return self.definition.has_effect or bool(self.attributes.get("has_side_effect"))
+        return self.definition.has_effect or bool(
+            self.attributes.get("has_side_effect") or self.attributes.get("effect"))
 
     @property
     def result(self) -> Value:

@@ -72,4 +72,5 @@ class Tokens:
     def error(self, index: int, message: str, kind: type = ParseError):
         """An error at token `index`, to be raised; the message names the column."""
         line, column = self.place(index)
-        return kind(f"{message} (column {column})", Location(self.filename, line))
+        span = (column - 1, column - 1 + max(len(self.texts[index]), 1))
+        return kind(f"{message} (column {column})", Location(self.filename, line, "", span))

@@ -14,6 +14,7 @@ from . import (  # noqa: F401
     dynamic,
     elementwise,
     fft,
+    host,
     indexing,
     kernel,
     lapack,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..ir.core import Function
+from .check_finite import check_finite
 from .cse import cse
 from .dce import dce
 from .fold import fold
@@ -21,6 +22,7 @@ Pass = Callable[..., Function]
 
 PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("inline", inline),          # calls and composites become their bodies
+    ("check", check_finite),     # under debug.check_nans: a flag per op
     ("simplify", simplify),      # local algebra, exact in IEEE arithmetic
     ("fold", fold),              # ops on constants become constants
     ("cse", cse),                # one op per distinct computation

@@ -11,6 +11,10 @@ CONTROL = frozenset({"stablehlo.while", "stablehlo.if", "stablehlo.case"})
 """Ops whose regions are programs; the regions of other ops are scalar expressions."""
 
 
+REGION = "region"
+"""The name of the function a region is while a pass works on it."""
+
+
 def everywhere(apply: Callable[..., Function], function: Function, target=None) -> Function:
     """`apply` to the function, then to every region of its control flow, inner ones last."""
     function = apply(function, target)
@@ -25,4 +29,4 @@ def everywhere(apply: Callable[..., Function], function: Function, target=None) 
 
 
 def _region(apply: Callable[..., Function], region: Block, target) -> Block:
-    return everywhere(apply, Function("region", region), target).body
+    return everywhere(apply, Function(REGION, region), target).body

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import OpError, TfnError, TraceError, user_location
+from ..errors import NanError, OpError, TfnError, TraceError, user_location
 from ..ir.core import Block, Function, Location, Op, TensorType, Value
 from ..ir.dims import Dim, Extent
 from ..ir.dtypes import DType, as_dtype
 from ..ops.declare import OpDefinition, definition
+from ..ops.host import CHECKS, holds, message
 
 # A concrete result up to this size is evaluated during tracing (and becomes a constant); a larger
 # one is recorded, so that `zeros((4096, 4096))` inside `jit` is not a 64 MB constant.
@@ -143,6 +144,11 @@ class Tracer(Operators):
     def size(self) -> Extent:
         return self.value.type.size
 
+    def origin(self) -> str:
+        """", made at FILE:LINE," for messages; "" for an argument."""
+        location = self.value.op.location if self.value.op else None
+        return f", made at {location}," if location else ""
+
     def _no_value(self, what: str):
         origin = self.value.op.location if self.value.op else None
         made = f"; the value was made at {origin}" if origin else ""
@@ -221,7 +227,7 @@ class Graph:
         if isinstance(operand, Array):
             constant = definition("stablehlo.constant")
             attributes = {"value": operand._data}
-            op = Op(constant, (), [operand.type], attributes, location=user_location())
+            op = Op(constant, (), [operand.type], attributes, location=current_location())
             self.block.ops.append(op)
             return op.result
         ancestor = self.parent
@@ -229,7 +235,7 @@ class Graph:
             ancestor = ancestor.parent
         if ancestor is None:
             raise TraceError(
-                f"{operand!r} leaked out of the function that was traced at"
+                f"{operand!r}{operand.origin()} leaked out of the function that was traced at"
                 f" {operand.graph.location}; return it from that function instead of storing it",
                 user_location(),
             )
@@ -248,7 +254,7 @@ class Graph:
         regions: Sequence[Block],
     ) -> list[Tracer]:
         values = [self.lift(o) for o in operands]
-        node = Op(op, values, result_types, attributes, regions, user_location())
+        node = Op(op, values, result_types, attributes, regions, current_location())
         self.block.ops.append(node)
         return [Tracer(v, self) for v in node.results]
 
@@ -269,6 +275,26 @@ def _stack() -> list[Graph]:
     except AttributeError:
         _STATE.graphs = []
         return _STATE.graphs
+
+
+class located:
+    """Context in which recorded ops belong to the user's line `location` (None: as usual): ops bound on
+    behalf of an earlier one keep its place."""
+
+    def __init__(self, location: Location | None):
+        self.location = location
+
+    def __enter__(self):
+        self._saved = getattr(_STATE, "location", None)
+        _STATE.location = self.location or self._saved
+
+    def __exit__(self, *_):
+        _STATE.location = self._saved
+
+
+def current_location() -> Location | None:
+    """The user's line that recorded ops belong to."""
+    return getattr(_STATE, "location", None) or user_location()
 
 
 def current_graph() -> Graph | None:
@@ -313,13 +339,14 @@ def bind(
         types = op.infer([i.type for i in inputs], attributes, regions)
     except TfnError as error:
         if error.location is None:
-            error.location = user_location()
+            error.location = current_location()
         raise
     graph = current_graph()
     results: Sequence[Array | Tracer]
     if graph is not None and (
         any(isinstance(i, Tracer) for i in inputs)
         or op.has_effect
+        or attributes.get("effect")
         or attributes.get("has_side_effect")
         or any(not t.is_static or t.size > _EAGER_IN_TRACE for t in types)
         or any(free_values(r) for r in regions)
@@ -334,13 +361,26 @@ def _evaluate(op, inputs, attributes, regions, types) -> list[Array]:
     leaked = next((i for i in inputs if isinstance(i, Tracer)), None)
     if leaked is not None:
         raise TraceError(
-            f"{leaked!r} leaked out of the function that was traced at {leaked.graph.location};"
+            f"{leaked!r}{leaked.origin()} leaked out of the function that was traced at"
+            f" {leaked.graph.location};"
             " return it from that function instead of storing it",
             user_location(),
         )
     with np.errstate(all="ignore"):
         outputs = op.rule("evaluate")([i._data for i in inputs], attributes, regions, types)
-    return [Array(conform(o, t)) for o, t in zip(outputs, types, strict=True)]
+    results = [Array(conform(o, t)) for o, t in zip(outputs, types, strict=True)]
+    if CHECKS.nans or CHECKS.infs:
+        _check(op, inputs, results)
+    return results
+
+
+def _check(op, inputs, results) -> None:
+    """`debug.check_nans` for one eager op."""
+    for result in results:
+        if holds(result._data, CHECKS.nans, CHECKS.infs) and not any(
+                holds(i._data, CHECKS.nans, CHECKS.infs) for i in inputs):
+            raise NanError(message(op.name, result.type, CHECKS.nans, CHECKS.infs),
+                           current_location())
 
 
 def conform(data, type: TensorType) -> np.ndarray:
@@ -394,8 +434,9 @@ def replay_ops(ops: Sequence[Op], environment: dict[Value, Any]) -> None:
 
 def replay_op(op: Op, operands: Sequence[Any], environment: Mapping[Value, Any]) -> list[Any]:
     """Bind one op again on new operands; returns a list of its results."""
-    regions = replay_regions(op, environment)
-    results = bind(op.definition, *operands, regions=regions, **op.attributes)
+    with located(op.location):
+        regions = replay_regions(op, environment)
+        results = bind(op.definition, *operands, regions=regions, **op.attributes)
     return results if len(op.results) != 1 else [results]
 
 
@@ -442,6 +483,7 @@ def dims_of(types: Sequence[TensorType]) -> set[str]:
 
 __all__ = [
     "Array", "Graph", "Location", "Operators", "Tracer", "as_array", "bind", "conform",
-    "current_graph", "dims_of", "eager", "free_values", "replay", "replay_op", "replay_ops",
+    "current_graph", "current_location", "dims_of", "eager", "free_values", "located", "replay",
+    "replay_op", "replay_ops",
     "replay_regions", "trace", "trace_region",
 ]

@@ -17,7 +17,7 @@ from ..ir.core import Function, Op, Value
 from ..ir.dtypes import as_dtype
 from ..ops.control import body_of, composite
 from . import tree
-from .core import Tracer, bind, replay_op
+from .core import Tracer, bind, located, replay_op
 from .jit import as_leaf, trace_tree
 
 STOPS = frozenset({"tfn.stop_gradient"})
@@ -96,7 +96,8 @@ class Pullback:
                 continue
             if op.definition.vjp is None:
                 raise UnsupportedError(f"{op.name} has no derivative", op.location)
-            back = op.definition.vjp(given, op, operands, results)
+            with located(op.location):
+                back = op.definition.vjp(given, op, operands, results)
             for value, ct in zip(op.operands, back, strict=True):
                 if ct is not None and value.dtype.is_inexact:
                     accumulate(found, value, ct)

@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import OpError, TfnError, user_location
 from ..ir.core import Function, TensorType
 from ..ir.dims import Dim
+from ..ops.host import CHECKS
 from . import tree
 from .core import Array, Tracer, current_graph, replay
 from .jit import as_leaf
@@ -34,7 +35,7 @@ class Imported:
         self.__name__ = name
         self._structure = structure
         self._result = result
-        self._programs: dict[tuple[TensorType, ...], Any] = {}
+        self._programs: dict[Any, Any] = {}
         self._lock = threading.Lock()
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
@@ -80,9 +81,10 @@ class Imported:
         from ..compile import compile_function
 
         with self._lock:
-            if types not in self._programs:
-                self._programs[types] = compile_function(self._refined(types))
-            return self._programs[types]
+            key = (types, CHECKS.nans, CHECKS.infs)
+            if key not in self._programs:
+                self._programs[key] = compile_function(self._refined(types))
+            return self._programs[key]
 
 
 def from_stablehlo(source: str | os.PathLike, name: str = "main") -> Imported:

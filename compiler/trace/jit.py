@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import TraceError
 from ..ir.core import Function, TensorType
 from ..ir.defaults import default_float
+from ..ops.host import CHECKS
 from . import tree
 from .core import Array, Tracer, as_array, current_graph, trace
 
@@ -87,7 +88,8 @@ class Jitted:
         static = tuple((i, args[i]) for i in sorted(self.static) if i < len(args))
         types = tuple((a._data.shape, a._data.dtype) if isinstance(a, Array) else a.type
                       for a in arrays)
-        return arrays, structure, (structure, types, static, default_float())
+        settings = (default_float(), CHECKS.nans, CHECKS.infs)
+        return arrays, structure, (structure, types, static, settings)
 
     def __call__(self, *args, **kwargs):
         if current_graph() is not None:
@@ -103,6 +105,16 @@ class Jitted:
         executable, result_structure = program
         results = executable(*[a._data for a in arrays])
         return tree.unflatten(result_structure, [Array(r) for r in results])
+
+    def explain(self) -> str:
+        """Why each compiled signature was a new one: what differs from the nearest before it."""
+        keys = list(self._programs)
+        lines = [f"{self.__name__} was compiled for {len(keys)} signatures"]
+        for number, key in enumerate(keys):
+            reasons = [_differences(key, other) for other in keys[:number]]
+            why = min(reasons, key=len) if reasons else ["the first call"]
+            lines.append(f"{number + 1}. {'; '.join(why)}")
+        return "\n".join(lines)
 
     def trace(self, *args, **kwargs) -> Function:
         """The IR of a call with these arguments (arrays, or `TensorType`s in their place)."""
@@ -150,6 +162,28 @@ class Jitted:
         from ..compile import compile_function
 
         return compile_function(function), result_structure
+
+
+def _differences(key, before) -> list[str]:
+    """What of a signature differs from an earlier one, in words."""
+    (structure, types, static, settings), (structure_0, types_0, static_0, settings_0) = key, before
+    if structure != structure_0:
+        return [f"the structure of the arguments is {structure}, was {structure_0}"]
+    found = []
+    for i, (new, old) in enumerate(zip(types, types_0, strict=True)):
+        for what, a, b in zip(("shape", "dtype"), _parts(new), _parts(old), strict=True):
+            if a != b:
+                found.append(f"array {i} has {what} {a}, had {b}")
+    found += [f"static argument {i} is {a!r}, was {b!r}"
+              for (i, a), (_, b) in zip(static, static_0, strict=False) if a != b]
+    return found + ["the settings differ"] * (settings != settings_0)
+
+
+def _parts(signature) -> tuple:
+    """Shape and dtype of an entry of a signature."""
+    if isinstance(signature, TensorType):
+        return signature.shape, signature.dtype
+    return signature
 
 
 def jit(function: Callable | None = None, *, static_argnums=(), donate_argnums=(), compiler=None):

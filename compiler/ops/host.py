@@ -1,0 +1,76 @@
+"""Ops that run Python: callbacks, and the report of the NaN checks."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from ..errors import NanError
+from ..ir.core import Location, TensorType
+from ..ir.dtypes import as_dtype
+from .declare import Factors, OpDefinition, op
+
+
+@op("tfn.callback")
+class Callback(OpDefinition):
+    """Call a Python function; with `effect` the call is kept and keeps its place."""
+
+    host = True
+    attributes = {"function": "opaque", "types": "result_types", "effect": "opaque"}
+
+    def infer(operands, attributes, regions):
+        return list(attributes["types"])
+
+    def evaluate(operands, attributes, regions, result_types):
+        return list(attributes["function"](*operands))
+
+    def factors(op):
+        return Factors([(None,) * len(v.shape) for v in op.operands],
+                       [(None,) * len(v.shape) for v in op.results])
+
+
+@op("tfn.check_finite")
+class CheckFinite(OpDefinition):
+    """Raise for the first flag that is set; `makers` are (op name, result type, location) per flag."""
+
+    host = True
+    has_effect = True
+    attributes = {"makers": "opaque", "nans": "opaque", "infs": "opaque"}
+
+    def infer(operands, attributes, regions):
+        return []
+
+    def evaluate(operands, attributes, regions, result_types):
+        for flag, (name, type, location) in zip(operands, attributes["makers"], strict=True):
+            if flag:
+                raise NanError(message(name, type, attributes["nans"], attributes["infs"]), location)
+        return []
+
+
+class Checks(threading.local):
+    """What the checks look for, in this thread (see `debug.check_nans`)."""
+
+    nans = False
+    infs = False
+
+
+CHECKS = Checks()
+
+Maker = tuple[str, TensorType, Location | None]
+
+
+def holds(x: np.ndarray, nans: bool, infs: bool) -> bool:
+    """Does an array hold what is looked for?"""
+    if not as_dtype(x.dtype).is_inexact:
+        return False
+    with np.errstate(all="ignore"):
+        return bool((nans and np.isnan(x).any()) or (infs and np.isinf(x).any()))
+
+
+def message(name: str, type: TensorType, nans: bool, infs: bool) -> str:
+    what = " or ".join(w for w, asked in (("a NaN", nans), ("an infinity", infs)) if asked)
+    if name == "argument":
+        return f"an argument, {type}, holds {what}"
+    return (f"{name} made {what} out of finite numbers, in {type}; look at its operands with"
+            " tfn.debug.print")
