@@ -27,9 +27,25 @@ class While(OpDefinition):
     """Run `body` on the state while `cond` holds."""
 
     regions = ("cond", "body")
+    batches_regions = True
     factors = staticmethod(_opaque)
 
-    batches_regions = True
+    def infer(operands, attributes, regions):
+        _, body = regions
+        got = [r.type for r in body.returns]
+        require(got == list(operands), "C3",
+                f"the body of while returns {', '.join(map(str, got))} for a state of"
+                f" {', '.join(map(str, operands))}")
+        return list(operands)
+
+    def evaluate(operands, attributes, regions, result_types):
+        from ..ir.evaluator import run_block
+
+        state = list(operands)
+        cond, body = regions
+        while run_block(cond, state)[0]:
+            state = run_block(body, state)
+        return state
 
     def batch(op, operands, batched, batch):
         cond, body = op.regions
@@ -49,24 +65,7 @@ class While(OpDefinition):
         state = [batch.spread(x, b) if v else x
                  for x, b, v in zip(operands, batched, varied, strict=True)]
         results = bind("stablehlo.while", *state, regions=[test, step])
-        return shared_unless(varied, results if len(state) != 1 else [results])
-
-    def infer(operands, attributes, regions):
-        _, body = regions
-        got = [r.type for r in body.returns]
-        require(got == list(operands), "C3",
-                f"the body of while returns {', '.join(map(str, got))} for a state of"
-                f" {', '.join(map(str, operands))}")
-        return list(operands)
-
-    def evaluate(operands, attributes, regions, result_types):
-        from ..ir.evaluator import run_block
-
-        state = list(operands)
-        cond, body = regions
-        while run_block(cond, state)[0]:
-            state = run_block(body, state)
-        return state
+        return shared_unless(results if len(state) != 1 else [results], varied)
 
 
 def _until_all(cond: Block, body: Block, varied, batch) -> tuple[Block, Block]:
@@ -93,7 +92,8 @@ def select(batch, chosen, x, y):
     return bind("stablehlo.select", batch.align(chosen, True, x.shape[1:]), x, y)
 
 
-def shared_unless(batched, results) -> list:
+def shared_unless(results, batched) -> list:
+    """Results as a `batch` rule returns them."""
     return [r if b else Shared(r) for r, b in zip(results, batched, strict=True)]
 
 
@@ -114,22 +114,8 @@ class Case(OpDefinition):
     """Run branch `index`; an index out of range runs the last branch."""
 
     regions = ("branches",)
-    factors = staticmethod(_opaque)
-
     batches_regions = True
-
-    def batch(op, operands, batched, batch):
-        (index,) = operands
-        if not batched[0]:
-            regions, varied = _branches(op, batch)
-            results = bind("stablehlo.case", index, regions=regions)
-            return shared_unless(varied, results if len(varied) != 1 else [results])
-        *others, total = _computed(op, batch)
-        for number, results in enumerate(others):
-            here = bind("stablehlo.compare", index, batch.spread(np.int32(number)),
-                        comparison_direction="EQ")
-            total = [select(batch, here, x, y) for x, y in zip(results, total, strict=True)]
-        return total
+    factors = staticmethod(_opaque)
 
     def infer(operands, attributes, regions):
         types = [[r.type for r in b.returns] for b in regions]
@@ -143,24 +129,27 @@ class Case(OpDefinition):
         index = int(operands[0])
         return run_block(regions[index if 0 <= index < len(regions) else -1], [])
 
+    def batch(op, operands, batched, batch):
+        (index,) = operands
+        if not batched[0]:
+            regions, varied = _branches(op, batch)
+            results = bind("stablehlo.case", index, regions=regions)
+            return shared_unless(results if len(varied) != 1 else [results], varied)
+        *others, total = _computed(op, batch)
+        for number, results in enumerate(others):
+            here = bind("stablehlo.compare", index, batch.spread(np.int32(number)),
+                        comparison_direction="EQ")
+            total = [select(batch, here, x, y) for x, y in zip(results, total, strict=True)]
+        return total
+
 
 @op("stablehlo.if")
 class If(OpDefinition):
     """Run `true_branch` when the predicate holds, else `false_branch`."""
 
     regions = ("true_branch", "false_branch")
-    factors = staticmethod(_opaque)
-
     batches_regions = True
-
-    def batch(op, operands, batched, batch):
-        (predicate,) = operands
-        if not batched[0]:
-            regions, varied = _branches(op, batch)
-            results = bind("stablehlo.if", predicate, regions=regions)
-            return shared_unless(varied, results if len(varied) != 1 else [results])
-        return [select(batch, predicate, x, y)
-                for x, y in zip(*_computed(op, batch), strict=True)]
+    factors = staticmethod(_opaque)
 
     def infer(operands, attributes, regions):
         first, second = ([r.type for r in b.returns] for b in regions)
@@ -171,6 +160,15 @@ class If(OpDefinition):
         from ..ir.evaluator import run_block
 
         return run_block(regions[0] if bool(operands[0]) else regions[1], [])
+
+    def batch(op, operands, batched, batch):
+        (predicate,) = operands
+        if not batched[0]:
+            regions, varied = _branches(op, batch)
+            results = bind("stablehlo.if", predicate, regions=regions)
+            return shared_unless(results if len(varied) != 1 else [results], varied)
+        return [select(batch, predicate, x, y)
+                for x, y in zip(*_computed(op, batch), strict=True)]
 
 
 class _Inlined(OpDefinition):
@@ -210,10 +208,6 @@ KEPT: dict[str, Callable[[dict], dict]] = {
 class Call(_Inlined):
     """Call a function; `callee` is the `Function` itself."""
 
-    def batch(op, operands, batched, batch):
-        results, found = batch.inline(op.attributes["callee"], operands, batched)
-        return shared_unless(found, results)
-
     callee = "callee"
     attributes = {"callee": "symbol"}
 
@@ -230,8 +224,7 @@ class Composite(_Inlined):
     def batch(op, operands, batched, batch):
         body, change = op.attributes["decomposition"], KEPT.get(op.attributes["name"])
         if change is None:
-            results, found = batch.inline(body, operands, batched)
-            return shared_unless(found, results)
+            return batch.expand(op, operands, batched)
         results = composite(
             op.attributes["name"],
             lambda *given: batch.spread_all(*batch.inline(body, given, [True] * len(given))),

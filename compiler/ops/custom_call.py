@@ -106,7 +106,10 @@ class CustomCall(OpDefinition):
         return rule(cotangents, op, operands, results)
 
     def batch(op, operands, batched, batch):
-        if not target(op.attributes["call_target_name"]).leading:
+        known = target(op.attributes["call_target_name"])
+        if known.decompose is not None:
+            return batch.expand(op, operands, batched)
+        if not known.leading:
             return batch.each(op, operands, batched)
         types = tuple(t.with_shape((batch.size, *t.shape)) for t in op.attributes["types"])
         return batch.bind(op, *batch.spread_all(operands, batched), types=types)

@@ -25,6 +25,9 @@ class Callback(OpDefinition):
     def evaluate(operands, attributes, regions, result_types):
         return list(attributes["function"](*operands))
 
+    def batch(op, operands, batched, batch):
+        return batch.each(op, operands, batched)
+
     def factors(op):
         return Factors([(None,) * len(v.shape) for v in op.operands],
                        [(None,) * len(v.shape) for v in op.results])

@@ -17,7 +17,7 @@ import optree
 from ..errors import OpError, TraceError, UnsupportedError, user_location
 from ..ir.core import Block, Function, Op, Value
 from ..ir.dims import Extent
-from ..ops.control import body_of
+from ..ops.control import body_of, shared_unless
 from ..ops.declare import Shared
 from . import tree
 from .axis import named
@@ -119,6 +119,14 @@ class Batch:
             self._replay(op)
         return [self.values[v] for v in body.returns], [v in self._batched for v in body.returns]
 
+    def expand(self, op: Op, operands: Sequence[Any], batched: Sequence[bool]) -> list[Any]:
+        """The results of `op` by binding the ops of the function it stands for."""
+        body = body_of(op)
+        if body is None:
+            raise UnsupportedError(f"vmap: {op.name} has no rule `batch`: not supported yet",
+                                   op.location)
+        return shared_unless(*self.inline(body, operands, batched))
+
     def region(self, block: Block, batched: Sequence[bool], wanted: Sequence[bool] = ()
                ) -> tuple[Block, list[bool]]:
         """`block` on arguments some of which are batched, and which results are; those `wanted`
@@ -179,12 +187,7 @@ class Batch:
             return self.each(op, operands, batched)
         if rule is not None:
             return rule(op, operands, batched, self)
-        body = body_of(op)
-        if body is None:
-            raise UnsupportedError(f"vmap: {op.name} has no rule `batch`: not supported yet",
-                                   op.location)
-        results, flags = self.inline(body, operands, batched)
-        return [r if f else Shared(r) for r, f in zip(results, flags, strict=True)]
+        return self.expand(op, operands, batched)
 
 
 def mentions(op: Op, name: str) -> bool:
