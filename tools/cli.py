@@ -11,12 +11,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-import click
 import typer
 
 from .console import errors
 
 os.environ.setdefault("KERAS_BACKEND", "tfn")
+
+# Typer has a click of its own; what it raises is known by what it exports.
+_UsageError = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 app = typer.Typer(
     name="tfn", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -44,15 +46,20 @@ def _register() -> None:
         app.command(module.NAME)(module.command)
 
 
-@app.callback()
-def _options(
-    version: bool = typer.Option(False, "--version", help="Print the version and stop."),
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         from .. import __version__
 
         print(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", is_eager=True, callback=_print_version,
+                                 help="Print the version and stop."),
+) -> None:
+    pass
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -70,12 +77,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
             _register()
         result = app(args=None if arguments is None else list(arguments), standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         return stop.exit_code
-    except click.ClickException as mistake:
+    except _UsageError as mistake:
         mistake.show()
         return 2
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         errors.print("stopped", style="yellow")
         return 130
     except Interrupted as stop:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ from typing import Any
 
 from ..compiler.errors import TfnError
 from ..compiler.ir.core import Location
+
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class RecipeError(TfnError, ValueError):
@@ -94,9 +98,11 @@ def blame(file: Path, what: str) -> Iterator[None]:
         raise RecipeError(f"{what}: {error.msg}",
                           Location(error.filename or str(file), error.lineno or 1)) from error
     except Exception as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise RecipeError(f"{what}: {type(error).__name__}: {text}",
-                          _last_line(error, file)) from error
+        # Keras prints some words in bold.
+        text = " ".join(_ESCAPES.sub("", str(error)).split()) or type(error).__name__
+        place = _last_line(error, file)
+        where = "" if place else f"{file}: "
+        raise RecipeError(f"{where}{what}: {type(error).__name__}: {text}", place) from error
 
 
 def _last_line(error: BaseException, file: Path) -> Location | None:

@@ -28,11 +28,14 @@ def command(
     """
     from ..serving import serve
 
-    models = {folder.name: folder for folder in map(_base, bundles)}
-    if name is not None:
-        if len(models) != 1:
-            raise TfnError(f"--name names one model, but {len(models)} are served")
-        models = {name: next(iter(models.values()))}
+    if name is not None and len(bundles) != 1:
+        raise TfnError(f"--name names one model, but {len(bundles)} are served")
+    models: dict[str, Path] = {}
+    for folder in map(_base, bundles):
+        if folder.name in models:
+            raise TfnError(f"two models are named {folder.name}: {models[folder.name]} and {folder};"
+                           " serve them from folders with different names")
+        models[name or folder.name] = folder
     serve(models, host, port, int(max_body_mb * 1024 * 1024), grace_seconds)
 
 
