@@ -19,13 +19,14 @@ import numpy as np
 
 from ..compiler.errors import OpError, UnsupportedError
 from ..compiler.ir.core import Block, Function, Op, TensorType, Value
-from ..compiler.ir.rewrite import Rewriter
+from ..compiler.ir.rewrite import Rewriter, clone_block
 from ..compiler.ops.declare import Factors, definition
 from ..compiler.ops.reduction import identity_of, reducer
 from ..compiler.passes.dce import dce
 from ..compiler.passes.fold import fold
 from ..compiler.passes.inline import inline
 from ..compiler.passes.simplify import simplify, splat
+from ..compiler.trace.core import free_values
 from .mesh import Layout
 
 LOGICAL_SHARDS = 8
@@ -92,7 +93,7 @@ class _Partitioner:
     def _op(self, op: Op) -> None:
         split = [self.split.get(v) for v in op.operands]
         if all(d is None for d in split):
-            self.rewriter.copy(op)
+            self._replicated(op)
             return
         if op.regions and op.definition.factors is None:
             raise self._refusal(op, "it has no sharding factors")
@@ -114,11 +115,18 @@ class _Partitioner:
                 return row[d]
         return None
 
+    def _regions(self, op: Op) -> list[Block]:
+        """The regions of an op; what they use from outside is whole."""
+        outer = dict(self.rewriter.values)
+        for region in op.regions:
+            outer.update((v, self._whole(v)) for v in free_values(region) if v in self.split)
+        return [clone_block(region, outer) for region in op.regions]
+
     def _replicated(self, op: Op) -> None:
         """Run the op whole on every rank."""
         operands = [self._whole(v) for v in op.operands]
         new = self.rewriter.append(op.definition, operands, [r.type for r in op.results],
-                                   op.attributes, op.regions, op.location)
+                                   op.attributes, self._regions(op), op.location)
         self.rewriter.replace(op, new.results)
 
     def _reshape(self, op: Op) -> bool:
@@ -145,14 +153,14 @@ class _Partitioner:
 
     def _append(self, op: Op, operands: list[Value], types: list[TensorType]) -> None:
         """Add the op with local types, its shape attributes made local, and have it verified."""
-        attributes = _localised(op, operands, types)
+        attributes, regions = _localised(op, operands, types), self._regions(op)
         try:
-            inferred = op.definition.infer([v.type for v in operands], attributes, op.regions)
+            inferred = op.definition.infer([v.type for v in operands], attributes, regions)
         except OpError as error:
             raise self._refusal(op, error.message) from None
         if list(inferred) != types:
             raise self._refusal(op, f"its local result would be {inferred[0]}, not {types[0]}")
-        new = self.rewriter.append(op.definition, operands, types, attributes, op.regions,
+        new = self.rewriter.append(op.definition, operands, types, attributes, regions,
                                    op.location)
         self.rewriter.replace(op, new.results)
 
@@ -175,7 +183,7 @@ class _Partitioner:
                         for v, row in zip(op.operands, factors.operands, strict=True)]
             new = self.rewriter.append(
                 op.definition, operands, [op.result.type],
-                _localised(op, operands, [op.result.type]), op.regions, op.location)
+                _localised(op, operands, [op.result.type]), self._regions(op), op.location)
             parts.append(new.result)
         total = self._tree(parts, kind, op)
         self.rewriter.replace(op, [self._across(total, kind, op)])
@@ -208,8 +216,11 @@ class _Partitioner:
             return value
         self.collectives += 1
         groups = np.arange(self.ranks).reshape(1, -1)
-        if self.ranks == 2 or kind != "add":
-            # Two operands commute, and extremes do not round: any order gives the same bits.
+        extreme = kind in ("maximum", "minimum")
+        if (self.ranks == 2 or kind not in ("add", "multiply")) and not (
+                extreme and value.dtype.is_float):
+            # Two operands commute, and bits and extremes do not round: any order gives the same. But
+            # an MPI library may lose a NaN in a maximum.
             return self.rewriter.append(
                 definition("stablehlo.all_reduce"), [value], None, {"replica_groups": groups},
                 [reducer(kind, value.dtype)], op.location).result

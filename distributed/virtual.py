@@ -37,9 +37,25 @@ class VirtualMesh:
         self.size = size
         self._barrier = threading.Barrier(size)
         self._sent: list[np.ndarray | None] = [None] * size
+        self._failures: list[BaseException] = []
         self._callbacks = {
-            "stablehlo.all_reduce": _SIGNATURES["stablehlo.all_reduce"](self._all_reduce),
-            "stablehlo.all_gather": _SIGNATURES["stablehlo.all_gather"](self._all_gather)}
+            "stablehlo.all_reduce": _SIGNATURES["stablehlo.all_reduce"](
+                self._guarded(self._all_reduce)),
+            "stablehlo.all_gather": _SIGNATURES["stablehlo.all_gather"](
+                self._guarded(self._all_gather))}
+
+    def _guarded(self, collective: Callable[..., int]) -> Callable[..., int]:
+        """No exception may cross compiled code: it is kept, and the other ranks are released."""
+
+        def call(*arguments: Any) -> int:
+            try:
+                return collective(*arguments)
+            except BaseException as error:
+                self._failures.append(error)
+                self._barrier.abort()
+                return 1
+
+        return call
 
     def communicator(self, rank: int) -> VirtualCommunicator:
         return VirtualCommunicator(self, rank)
@@ -51,7 +67,7 @@ class VirtualMesh:
         An error in one rank is raised here, and the others are released.
         """
         results: list[Any] = [None] * self.size
-        failures: list[BaseException] = []
+        failures = self._failures = []
 
         def one(rank: int) -> None:
             try:
@@ -88,7 +104,8 @@ class VirtualMesh:
         parts = self._meet(rank, send, count, datatype)
         combine = COMBINERS[_KINDS[operation]]
         while len(parts) > 1:
-            parts = [combine(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+            pairs = [combine(a, b) for a, b in zip(parts[::2], parts[1::2], strict=False)]
+            parts = pairs + parts[2 * len(pairs):]
         result = parts[0].copy()
         self._barrier.wait()
         _view(receive, count, datatype)[...] = result

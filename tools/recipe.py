@@ -19,7 +19,6 @@ from typing import Any
 from ..compiler.errors import TfnError
 from ..compiler.ir.core import Location
 
-
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 

@@ -18,13 +18,19 @@ from ..ops.declare import definition
 Rule = Callable[[Op, list[Value], Rewriter], Value | None]
 
 
+_SMALL = 4096
+"""Elements of a constant that is compared to see whether all are equal."""
+
+
 def splat(value: Value) -> np.generic | None:
     """The scalar a value is filled with, when it is a constant or a broadcast of one."""
     while value.op is not None and value.op.name == "stablehlo.broadcast_in_dim":
         value = value.op.operands[0]
     if value.op is not None and value.op.name == "stablehlo.constant":
         data = value.op.attributes["value"]
-        if data.size == 1:
+        if data.size == 1 or (data.size and not any(data.strides)):
+            return data[(0,) * data.ndim]
+        if 0 < data.size <= _SMALL and bool((data == data.reshape(-1)[0]).all()):
             return data.reshape(-1)[0]
     return None
 

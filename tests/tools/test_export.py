@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,15 +41,15 @@ class TestExport:
     def test_a_version_is_never_overwritten(self, cli, trained):
         arguments = ("export", trained, "--format", "bundle", "--out", "out", "--version", "3")
         assert cli(*arguments).code == 0
-        before = open("out/tiny/3/bundle.json").read()
+        before = Path("out/tiny/3/bundle.json").read_text()
         cli(*arguments).mistake("out/tiny/3")
-        assert open("out/tiny/3/bundle.json").read() == before
+        assert Path("out/tiny/3/bundle.json").read_text() == before
 
     @pytest.mark.outside("g++")
     def test_cpp(self, cli, trained):
         result = cli("export", trained, "--format", "cpp", "--out", "out", "--json")
         assert result.code == 0
-        (report,) = [json.loads(open(os.path.join(d, f)).read())
+        (report,) = [json.loads(Path(d, f).read_text())
                      for d, _, files in os.walk("out") for f in files if f == "report.json"]
         assert report["ok"] is True
 

@@ -27,7 +27,7 @@ def test_a_run(cli, recipe):
     assert result.code == 0
     assert result.json["epochs"] == 3
     assert result.json["loss"] < 2
-    record = json.loads(open("run/run.json").read())
+    record = json.loads(Path("run/run.json").read_text())
     assert len(record["history"]["loss"]) == 3
     assert set(os.listdir("run")) == {"model.keras", "checkpoint.keras", "run.json"}
 
@@ -49,7 +49,7 @@ def test_resume_goes_on(cli, recipe):
     assert cli("train", path, "--seed", "1", "--epochs", "2", "--out", "parts").code == 0
     rest = cli("train", path, "--epochs", "4", "--out", "parts", "--resume", "--json")
     assert rest.json["epochs"] == 4
-    history = json.loads(open("parts/run.json").read())["history"]["loss"]
+    history = json.loads(Path("parts/run.json").read_text())["history"]["loss"]
     assert len(history) == 4
     # The data is shuffled anew, the weights and the optimizer go on.
     assert history[-1] < history[0]
