@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
@@ -18,7 +19,7 @@ from .console import errors
 os.environ.setdefault("KERAS_BACKEND", "tfn")
 
 # Typer has a click of its own; what it raises is known by what it exports.
-_UsageError = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+_UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 app = typer.Typer(
     name="tfn", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,

@@ -15,7 +15,7 @@ from ..ir.dtypes import as_dtype
 from ..trace.core import Array, Tracer
 from ..trace.core import Array as ndarray
 from ..trace.grad import stop_gradient
-from . import linalg, operators
+from . import fft, linalg, operators
 from .chebyshev import erfc, i0, i0e, i1e
 from .creation import (
     arange,
@@ -161,7 +161,6 @@ from .linear import (
     matmul,
     matrix_transpose,
     matvec,
-    norm,
     outer,
     tensordot,
     vdot,
@@ -206,6 +205,7 @@ from .manipulation import (
     vsplit,
     vstack,
 )
+from .norms import norm
 from .padding import pad
 from .promote import (
     asarray,

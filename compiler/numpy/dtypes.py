@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 
-from ..ir.dtypes import ALL, C64, DType
+from ..ir.dtypes import ALL, C64, F16, DType
 from ..trace.core import Array, Tracer
 from .device import check_device
 from .promote import (
@@ -134,8 +134,8 @@ def astype(x: ArrayLike, dtype, copy: bool = True, device=None) -> Value:
 
 def dtypes_of_kind(kind=None) -> dict[str, np.dtype]:
     """The element types of the array API standard by name, of one kind (or a tuple) or all."""
-    standard = {d.numpy.name: d.numpy for d in ALL if (d.numpy.kind in "biufc" and d.bits != 16)
-                or (d.is_integer and d.bits == 16)}
+    standard = {d.numpy.name: d.numpy for d in ALL
+                if d.numpy.type.__module__ == "numpy" and d is not F16}
     return {name: dtype for name, dtype in standard.items()
             if kind is None or isdtype(dtype, kind)}
 

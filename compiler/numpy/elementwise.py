@@ -57,6 +57,8 @@ def _rounding(name: str, op: str, doc: str) -> Unary:
 
     def function(x):
         x = asarray(x)
+        if dtype_of(x).kind == "complex":
+            return bind("stablehlo.complex", function(real(x)), function(imag(x)))
         return bind(op, x) if dtype_of(x).is_inexact else x
 
     return _named(function, name, doc)

@@ -119,7 +119,7 @@ def _type_of(capsule: Any):
 
 def buffer(x: Array, flags: int = 0) -> memoryview:
     """A read-only memoryview of the array's memory (PEP 688, from Python 3.12)."""
-    return memoryview(x.numpy())
+    return memoryview(x.numpy())  # type: ignore[arg-type]
 
 
 def frombuffer(data: Any, dtype=None, count: int = -1, offset: int = 0) -> Array:

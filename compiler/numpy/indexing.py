@@ -82,11 +82,22 @@ def gather_elements(x: Value, index: Mapping[int, Value], position: int) -> Valu
     axes = tuple(sorted(index))
     rank = len(x.shape) - len(axes) + len(shape)
     batch = range(position, position + len(shape))
+    if 0 in (x.shape[a] for a in axes):
+        rest = [e for d, e in enumerate(x.shape) if d not in axes]
+        return _nothing(x, (*rest[:position], *shape, *rest[position:]))
     numbers = GatherDimensionNumbers(
         offset_dims=tuple(d for d in range(rank) if d not in batch), collapsed_slice_dims=axes,
         start_index_map=axes, index_vector_dim=len(shape))
     sizes = tuple(1 if d in axes else e for d, e in enumerate(x.shape))
     return bind("stablehlo.gather", x, starts, dimension_numbers=numbers, slice_sizes=sizes)
+
+
+def _nothing(x: Value, shape: tuple[Extent, ...]) -> Value:
+    """What indices of `shape` read from an array without elements: nothing."""
+    if 0 not in shape:
+        raise OpError(f"an index array reads {shape_text(shape)} elements of an array of shape"
+                      f" {shape_text(x.shape)}, which has none", user_location())
+    return broadcast_to(Array(np.zeros((), x.dtype)), shape)
 
 
 def _overwrite(dtype) -> Any:
@@ -173,6 +184,8 @@ def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int | None = -1) -> 
         x, indices, axis = ravel(x), ravel(indices), 0
     axis = normalize_axis(axis, len(x.shape))
     x, indices = _aligned(x, indices, axis)
+    if 0 in x.shape:
+        return _nothing(x, indices.shape)
     others = tuple(d for d in range(len(x.shape)) if d != axis)
     numbers = GatherDimensionNumbers(
         collapsed_slice_dims=(axis,), operand_batching_dims=others,

@@ -1,7 +1,7 @@
 """`tfn.numpy.linalg`: factorisations, solvers, determinants, norms of matrices.
 
 Matrices are the last two dims, all others are batch dims. Everything ends in ops (`ops.linalg`,
-`ops.lapack`), so it traces, compiles and differentiates. Where LAPACK would give up (a singular
+`ops.factorizations`), so it traces, compiles and differentiates. Where LAPACK would give up (a singular
 matrix, one that is not positive definite), results are NaN or infinite: a traced program cannot
 raise. 16-bit floats are computed in f32.
 """
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ..errors import OpError, user_location
 from ..ir.dtypes import F32, I32, DType
-from ..ops import lapack
+from ..ops import factorizations
 from ..ops import linalg as ops
 from ..trace.core import bind
 from . import elementwise as el
@@ -117,7 +117,7 @@ def qr(x: ArrayLike, mode: str = "reduced"):
     m, n = a.shape[-2:]
     if mode not in ("reduced", "complete", "r"):
         raise OpError(f"qr mode {mode!r} is not one of reduced, complete, r", user_location())
-    q, r = _like(x, *(lapack.qr_complete(a) if mode == "complete" and m > n else ops.qr(a)))
+    q, r = _like(x, *(factorizations.qr_complete(a) if mode == "complete" and m > n else ops.qr(a)))
     return r if mode == "r" else QR(q, r)
 
 
@@ -127,7 +127,7 @@ def svd(x: ArrayLike, full_matrices: bool = True, compute_uv: bool = True, hermi
     m, n = a.shape[-2:]
     if not compute_uv:
         return svdvals(x)
-    return SVD(*_like(x, *(lapack.svd_full(a) if full_matrices and m != n else ops.svd(a))))
+    return SVD(*_like(x, *(factorizations.svd_full(a) if full_matrices and m != n else ops.svd(a))))
 
 
 def svdvals(x: ArrayLike) -> Value:
@@ -148,7 +148,7 @@ def eigvalsh(x: ArrayLike, UPLO: str = "L") -> Value:
 
 def eig(x: ArrayLike) -> Eigen:
     """`Eigen` of any square matrices: complex, in no order. It has no derivative."""
-    return Eigen(*lapack.eig(_matrix(x, "eig", square=True)))
+    return Eigen(*factorizations.eig(_matrix(x, "eig", square=True)))
 
 
 def eigvals(x: ArrayLike) -> Value:
@@ -158,8 +158,8 @@ def eigvals(x: ArrayLike) -> Value:
 
 def lu_factor(x: ArrayLike) -> tuple[Value, Value]:
     """L (below the diagonal, which is 1) and U in one matrix, and LAPACK's row swaps (i32)."""
-    lu, _, rows = ops.lu(_matrix(x, "lu_factor"))
-    return _like(x, lu)[0], lapack.lu_pivots(rows, min(lu.shape[-2:]))
+    lu, pivots, _ = ops.lu(_matrix(x, "lu_factor"))
+    return _like(x, lu)[0], pivots
 
 
 # -- determinants ---------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def pinv(x: ArrayLike, rcond=None, hermitian: bool = False, *, rtol=None) -> Val
     rtol = rcond if rtol is None else rtol
     real = dtype_of(el.real(a))
     cut = to_dtype(_tolerance(a, real) if rtol is None else rtol, real)
-    return _like(x, lapack.pinv(a, broadcast_to(cut, a.shape[:-2])))[0]
+    return _like(x, factorizations.pinv(a, broadcast_to(cut, a.shape[:-2])))[0]
 
 
 def _tolerance(a: Value, real: DType) -> float:

@@ -311,24 +311,5 @@ def _squeeze_ones(a: Value, a_names: str, b: Value, b_names: str):
     return new_a, new_a_names, new_b, new_b_names
 
 
-def norm(x: ArrayLike, ord=None, axis=None, keepdims: bool = False) -> Value:
-    """Euclidean norm by default; `ord` inf, -inf, 0, or p for vector p-norms along one axis."""
-    from .promote import floating
-
-    x = floating(x)
-    if ord is None or (ord == 2 and not isinstance(axis, (tuple, list))) or ord == "fro":
-        return el.sqrt(sum_(el.square(el.absolute(x)), axis, keepdims=keepdims))
-    from .reduction import max as max_
-    from .reduction import min as min_
-
-    if ord == np.inf:
-        return max_(el.absolute(x), axis, keepdims)
-    if ord == -np.inf:
-        return min_(el.absolute(x), axis, keepdims)
-    if ord == 0:
-        return sum_(el.convert(el.not_equal(x, 0), dtype_of(x)), axis, keepdims=keepdims)
-    return el.power(sum_(el.power(el.absolute(x), ord), axis, keepdims=keepdims), 1.0 / ord)
-
-
 __all__ = ["cross", "dot", "dot_general", "einsum", "inner", "kron", "matmul", "matrix_transpose",
-           "matvec", "norm", "outer", "tensordot", "vdot", "vecdot", "vecmat"]
+           "matvec", "outer", "tensordot", "vdot", "vecdot", "vecmat"]

@@ -280,12 +280,12 @@ def dsplit(x: ArrayLike, indices_or_sections) -> list[Value]:
     return split(x, indices_or_sections, 2)
 
 
-def unstack(x: ArrayLike, num: int | None = None, axis: int = 0) -> list[Value]:
+def unstack(x: ArrayLike, num: int | None = None, axis: int = 0) -> tuple[Value, ...]:
     """The slices of `x` along `axis`, without that dim."""
     x = asarray(x)
     axis = normalize_axis(axis, len(x.shape))
     count = x.shape[axis].__index__() if num is None else num
-    return [squeeze(part, axis) for part in split(x, count, axis)] if count else []
+    return tuple(squeeze(part, axis) for part in split(x, count, axis)) if count else ()
 
 
 # -- repetition and order -------------------------------------------------------------------------
@@ -303,6 +303,8 @@ def repeat(x: ArrayLike, repeats, axis: int | None = None,
     if isinstance(counts, np.ndarray):
         from .indexing import take
 
+        if not counts.size:
+            return x
         order = np.repeat(np.arange(x.shape[axis]), counts)
         return take(x, order[:total_repeat_length].astype(np.int32), axis)
     wide = (*x.shape[:axis + 1], int(counts), *x.shape[axis + 1:])
@@ -367,7 +369,7 @@ def roll(x: ArrayLike, shift, axis=None) -> Value:
     axes = [axis] if isinstance(axis, int) else list(axis)
     shifts: list[Any]
     if isinstance(shift, Tracer):
-        shifts = [shift] if not shift.shape else unstack(shift)
+        shifts = [shift] if not shift.shape else list(unstack(shift))
     else:
         shifts = np.broadcast_to(np.asarray(shift), (len(axes),)).tolist()
     for a, s in zip(axes, shifts, strict=True):

@@ -367,11 +367,15 @@ def _extent(e) -> int:
         raise OpError(f"a shape holds ints and dims, got {e!r}", user_location()) from None
 
 
+class AxisError(OpError, IndexError):
+    """An axis an array does not have."""
+
+
 def normalize_axis(axis: int, rank: int) -> int:
-    """`axis` counted from the front; `OpError` when it is outside an array of `rank` dims."""
+    """`axis` counted from the front; `AxisError` when it is outside an array of `rank` dims."""
     axis = axis.__index__()
     if not -rank <= axis < rank:
-        raise OpError(f"axis {axis} is outside an array of {rank} dims", user_location())
+        raise AxisError(f"axis {axis} is outside an array of {rank} dims", user_location())
     return axis % rank
 
 

@@ -13,6 +13,7 @@ from . import (  # noqa: F401
     custom_call,
     dynamic,
     elementwise,
+    factorizations,
     fft,
     host,
     indexing,

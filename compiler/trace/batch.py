@@ -230,7 +230,7 @@ def _leaves(axes: Any) -> list[Any]:
 
 def _along(axes: Any, values: Any, what: str) -> list[Any]:
     """The axis of each leaf of `values`, given a prefix tree of axes."""
-    options = {"none_is_leaf": True, "namespace": tree.NAMESPACE}
+    options: dict[str, Any] = {"none_is_leaf": True, "namespace": tree.NAMESPACE}
     if isinstance(axes, tuple) and isinstance(values, tuple) and len(axes) != len(values):
         raise OpError(f"vmap: {what} has {len(axes)} entries for {len(values)} values",
                       user_location())

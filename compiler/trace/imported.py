@@ -50,7 +50,8 @@ class Imported:
                           f" {len(values)}", user_location())
         if current_graph() is None and all(isinstance(v, Array) for v in values):
             executable = self._program(tuple(v.type for v in values))
-            results: list[Any] = [Array(r) for r in executable(*[v._data for v in values])]
+            results: list[Any] = [
+                Array(r) for r in executable(*[v._data for v in values if isinstance(v, Array)])]
         else:
             results = replay(self._refined(tuple(v.type for v in values)), values)
         if self._result is not None:

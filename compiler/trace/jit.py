@@ -109,7 +109,8 @@ class Jitted:
     def explain(self) -> str:
         """Why each compiled signature was a new one: what differs from the nearest before it."""
         keys = list(self._programs)
-        lines = [f"{self.__name__} was compiled for {len(keys)} signatures"]
+        name = getattr(self.function, "__name__", "the function")
+        lines = [f"{name} was compiled for {len(keys)} signatures"]
         for number, key in enumerate(keys):
             reasons = [_differences(key, other) for other in keys[:number]]
             why = min(reasons, key=len) if reasons else ["the first call"]

@@ -1,4 +1,4 @@
-"""`keras.ops.linalg` on tfn: NumPy's LAPACK for eager values."""
+"""`keras.ops.linalg` on tfn: thin over `tfn.numpy.linalg`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def _declare() -> None:
         def call(a, *args, **kwargs):
             if two:
                 args = (_float(args[0]), *args[1:])
-            return target(_float(a), *args, **kwargs)
+            result = target(_float(a), *args, **kwargs)
+            return result.x if name == "lstsq" else result
 
         call.__name__ = name
         return call
