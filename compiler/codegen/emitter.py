@@ -162,8 +162,7 @@ class Emitter(Text):
         return self.load_from(self.pointer(value, index), value.dtype)
 
     def load_from(self, pointer: str, dtype: DType) -> str:
-        self._refuse_complex(dtype)
-        raw = self.inst(f"load {dtype.storage}, ptr {pointer}, align {dtype.itemsize}")
+        raw = self.inst(f"load {dtype.storage}, ptr {pointer}, align {_alignment(dtype)}")
         if dtype.kind == "bool":
             return self.inst(f"icmp ne i8 {raw}, 0")
         if dtype.is_float and dtype.is_narrow:
@@ -171,14 +170,13 @@ class Emitter(Text):
         return self.inst(f"trunc i8 {raw} to {dtype.llvm}") if dtype.is_narrow else raw
 
     def store_to(self, pointer: str, dtype: DType, register: str) -> None:
-        self._refuse_complex(dtype)
         if dtype.kind == "bool":
             register = self.inst(f"zext i1 {register} to i8")
         elif dtype.is_float and dtype.is_narrow:
             register = self.narrowed(register, dtype)
         elif dtype.is_narrow:
             register = self.inst(f"zext {dtype.llvm} {register} to i8")
-        self.do(f"store {dtype.storage} {register}, ptr {pointer}, align {dtype.itemsize}")
+        self.do(f"store {dtype.storage} {register}, ptr {pointer}, align {_alignment(dtype)}")
 
     def _refuse_complex(self, dtype: DType) -> None:
         if dtype.kind == "complex":
@@ -524,6 +522,11 @@ class Emitter(Text):
         from .sort import sort
 
         sort(self, op)
+
+
+def _alignment(dtype: DType) -> int:
+    """Bytes: a complex number is aligned as its parts are."""
+    return dtype.itemsize // 2 if dtype.kind == "complex" else dtype.itemsize
 
 
 def is_splat(value: np.ndarray) -> bool:

@@ -218,10 +218,26 @@ def _pow() -> str:
     error = b.fma("%y", low, error)
     usable = b.compare("olt", b.call("fabs", product), b.number(745.0))
     error = b.select(usable, error, b.number(0.0))
-    r = b.call("tfn.exp", product)
-    finite = b.compare("olt", r, b.number(math.inf))
-    r = b.select(finite, b.fma(r, error, r), r)
-    return b.finish(_signed_power(b, r))
+    return b.finish(_signed_power(b, _exp_of_sum(b, product, error)))
+
+
+def _exp_of_sum(b: Body, x: str, low: str) -> str:
+    """exp(x + low) for a small `low`, rounded nearly once: 1 + r is kept as a sum of two doubles."""
+    high = b.select(b.compare("ogt", x, b.number(710.0)), b.number(710.0), x)
+    bounded = b.select(b.compare("olt", high, b.number(-746.0)), b.number(-746.0), high)
+    n, word = b.whole(b.op("fmul", bounded, b.number(1 / math.log(2))))
+    r = b.fma(n, b.number(-_LN2_HIGH), bounded)
+    rest_of_r = b.fma(n, b.number(-_LN2_LOW), low)
+    whole = b.op("fadd", r, rest_of_r)
+    lost = b.op("fsub", rest_of_r, b.op("fsub", whole, r))
+    one = b.number(1.0)
+    lead = b.op("fadd", one, whole)
+    lost = b.op("fadd", lost, b.op("fsub", whole, b.op("fsub", lead, one)))
+    series = b.polynomial(whole, [1 / math.factorial(k) for k in range(13, 1, -1)])
+    p = b.op("fadd", lead, b.fma(b.op("fmul", whole, whole), series, lost))
+    half = b.integer("ashr", word, 1)
+    other = b.integer("sub", word, half)
+    return b.op("fmul", b.op("fmul", p, b.power_of_two(half)), b.power_of_two(other))
 
 
 def _signed_power(b: Body, r: str) -> str:

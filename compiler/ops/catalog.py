@@ -6,6 +6,7 @@ from . import (  # noqa: F401
     bits,
     check,
     chlo,
+    chlo_trig,
     collective,
     complex,
     contraction,

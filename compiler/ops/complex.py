@@ -14,8 +14,8 @@ from ..trace.core import bind
 from .declare import COMPLEX, FLOAT, op
 from .elementwise import Binary, Unary
 
-_PART = {C64: F32, C128: F64}
-_WHOLE = {part: whole for whole, part in _PART.items()}
+PART = {C64: F32, C128: F64}
+WHOLE = {part: whole for whole, part in PART.items()}
 
 
 def _zeros(x):
@@ -24,7 +24,7 @@ def _zeros(x):
 
 
 def _part_type(operand: TensorType) -> TensorType:
-    return operand.with_dtype(_PART.get(operand.dtype, operand.dtype))
+    return operand.with_dtype(PART.get(operand.dtype, operand.dtype))
 
 
 @op("stablehlo.real")
@@ -69,7 +69,7 @@ class Imag(Unary):
 class Complex(Binary):
     """The complex number with these real and imaginary parts."""
 
-    accepts = frozenset(_WHOLE)
+    accepts = frozenset(WHOLE)
 
     @staticmethod
     def function(real, imag):
@@ -79,7 +79,7 @@ class Complex(Binary):
 
     @staticmethod
     def result_type(operand: TensorType) -> TensorType:
-        return operand.with_dtype(_WHOLE[operand.dtype])
+        return operand.with_dtype(WHOLE[operand.dtype])
 
     @staticmethod
     def derivative(ct, result, x, y):
@@ -87,9 +87,23 @@ class Complex(Binary):
                 bind("stablehlo.negate", bind("stablehlo.imag", ct)))
 
     def scalar(emit, dtype, x, y):
-        whole = _WHOLE[dtype].llvm
+        whole = WHOLE[dtype].llvm
         half = emit.inst(f"insertvalue {whole} poison, {dtype.llvm} {x}, 0")
         return emit.inst(f"insertvalue {whole} {half}, {dtype.llvm} {y}, 1")
 
 
-_WHOLE_NUMPY = {part.numpy: whole.numpy for part, whole in _WHOLE.items()}
+_WHOLE_NUMPY = {part.numpy: whole.numpy for part, whole in WHOLE.items()}
+
+
+def evaluate_parts(name: str, operands) -> list[np.ndarray]:
+    """A function of complex arrays by the rules that compiled programs use."""
+    from ..passes.complex import FUNCTIONS
+    from ..trace.core import Array, eager
+
+    x = np.asarray(operands[0])
+    with eager():
+        real, imag = FUNCTIONS[name](Array(np.ascontiguousarray(x.real)),
+                                     Array(np.ascontiguousarray(x.imag)))
+    whole = np.empty(x.shape, x.dtype)
+    whole.real, whole.imag = np.asarray(real), np.asarray(imag)
+    return [whole]

@@ -97,6 +97,16 @@ class Unary(Elementwise):
     arity = 1
 
     @classmethod
+    def evaluate(cls, operands, attributes, regions, result_types):
+        if operands[0].dtype.kind == "c":
+            from ..passes.complex import FUNCTIONS
+            from .complex import evaluate_parts
+
+            if cls.name in FUNCTIONS:
+                return evaluate_parts(cls.name, operands)
+        return super().evaluate(operands, attributes, regions, result_types)
+
+    @classmethod
     def vjp(cls, cotangents, op, operands, results):
         return [cls.derivative(cotangents[0], results[0], operands[0])]
 

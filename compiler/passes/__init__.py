@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from ..ir.core import Function
 from .check_finite import check_finite
+from .complex import split_complex
 from .cse import cse
 from .dce import dce
 from .fold import fold
@@ -22,6 +23,7 @@ Pass = Callable[..., Function]
 
 PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("inline", inline),          # calls and composites become their bodies
+    ("complex", split_complex),  # complex numbers become pairs
     ("check", check_finite),     # under debug.check_nans: a flag per op
     ("simplify", simplify),      # local algebra, exact in IEEE arithmetic
     ("fold", fold),              # ops on constants become constants

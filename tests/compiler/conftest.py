@@ -34,8 +34,6 @@ def _run_compiled(function, *arrays):
 
 
 def _compile_and_run(program, inputs):
-    if any(v.dtype.kind == "complex" for op in program.ops for v in (*op.operands, *op.results)):
-        pytest.skip("complex numbers run eagerly only")
     return compile_function(program)(*[np.asarray(i) for i in inputs])
 
 

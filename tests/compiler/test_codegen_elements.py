@@ -62,7 +62,7 @@ def check(function, *arrays, tolerance=0.0):
 
 
 def cases(base):
-    return [(name, dtype) for name, d in sorted(REGISTRY.items()) if name != "stablehlo.complex"
+    return [(name, dtype) for name, d in sorted(REGISTRY.items())
             if issubclass(d, base) and not d.attributes for dtype in DTYPES
             if dtype in d.accepts]
 

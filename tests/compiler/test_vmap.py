@@ -56,7 +56,7 @@ def case(op, function, *shapes, dtypes=ALL, low=1, high=5, label=""):
                 operands.append((s[0], s[1], 0, s[2] if len(s) > 2 else 2))
             else:
                 operands.append((s, dtype, low, high))
-        CASES[f"{op.rpartition('.')[2]}{'-' if label else ''}{label}-{dtype}"] = (
+        CASES[f"{op.removeprefix('stablehlo.')}{'-' if label else ''}{label}-{dtype}"] = (
             op, function, operands)
 
 
