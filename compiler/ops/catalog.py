@@ -16,6 +16,7 @@ from . import (  # noqa: F401
     elementwise,
     factorizations,
     fft,
+    functional,
     host,
     indexing,
     kernel,

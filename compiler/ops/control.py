@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import UnsupportedError
 from ..ir.core import Block, Function, Op
 from ..trace.core import Array, as_array, bind, current_graph, replay, trace, trace_region
 from .declare import Factors, OpDefinition, Shared, op, require
@@ -25,6 +26,11 @@ def _opaque(op) -> Factors:
 @op("stablehlo.while")
 class While(OpDefinition):
     """Run `body` on the state while `cond` holds."""
+
+    def vjp(cotangents, op, operands, results):
+        raise UnsupportedError(
+            "while_loop has no reverse-mode derivative, as its number of steps is not known; use scan,"
+            " fori_loop with fixed bounds, or forward mode (jvp)", op.location)
 
     regions = ("cond", "body")
     batches_regions = True

@@ -46,6 +46,8 @@ class OpDefinition:
     - `vjp(cotangents, op, operands, results) -> list`: cotangents of the operands (None where there
       is none). All values may be traced; write it with `compiler.numpy` / `ops.bind`. `cotangents`
       has one entry per result, None for a result nothing depends on.
+    - `jvp(tangents, op, operands, results) -> list`: tangents of the results, None for zero. Most ops
+      need none: see `trace.forward`.
     - `batch(op, operands, batched, batch) -> list`: the results for many examples at once. Operands
       that differ between the examples (`batched[i]`) have a leading dim for them, and so have the
       results, except one that is `Shared`. `batch` (`trace.batch.Batch`) knows the number of examples;
@@ -80,6 +82,7 @@ class OpDefinition:
     expands: Callable[[Op], bool] = staticmethod(lambda op: True)
     """Does this op need its decomposition?"""
     vjp: Callable[..., Sequence[Any]] | None = None
+    jvp: Callable[..., Sequence[Any]] | None = None
     batch: Callable[..., Sequence[Any]] | None = None
     batches_regions = False
     """The rule `batch` replays the regions itself, so they may refer to batched values."""
@@ -143,7 +146,7 @@ def op(name: str, spec: str | None = None):
         cls.name = name
         dialect, _, short = name.partition(".")
         cls.spec = spec if spec is not None else (short if dialect == "stablehlo" else "")
-        for rule in ("infer", "evaluate", "decompose", "expands", "vjp", "batch", "factors",
+        for rule in ("infer", "evaluate", "decompose", "expands", "vjp", "jvp", "batch", "factors",
                      "element", "contraction", "kernel"):
             function = cls.__dict__.get(rule)
             if callable(function) and not isinstance(function, (staticmethod, classmethod)):

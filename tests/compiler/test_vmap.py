@@ -301,6 +301,7 @@ ELSEWHERE = {
     "stablehlo.all_to_all", "stablehlo.collective_broadcast", "stablehlo.collective_permute",
     "tfn.axis_exchange", "tfn.axis_gather", "tfn.axis_index", "tfn.axis_permute",
     "tfn.axis_reduce", "tfn.callback",
+    "tfn.switch", "tfn.scan", "tfn.custom_vjp", "tfn.custom_jvp", "tfn.checkpoint",
 }
 WITHOUT = {
     # No operands, or none that can be batched.

@@ -1,0 +1,308 @@
+"""Ops that apply traced functions: switch, scan, and functions with derivatives of their own.
+
+They are what reverse-mode differentiation sees; the compiler expands them to `case`, `while` or the
+function's body. Their functions have no free values: what a branch or a body uses from outside is an
+operand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..ir.core import Function, TensorType
+from ..trace.core import bind, replay, trace, trace_region
+from .declare import Factors, OpDefinition, op, require
+
+
+def _list(results: Any) -> list[Any]:
+    return results if isinstance(results, list) else [results]
+
+
+def _zeros(type: TensorType) -> Any:
+    return bind("stablehlo.broadcast_in_dim", np.zeros((), type.dtype.numpy), shape=type.shape,
+                broadcast_dimensions=())
+
+
+def _seeds(cotangents: Sequence[Any], results: Sequence[Any]) -> list[Any]:
+    """Cotangents with zeros where there is none, of the inexact results only."""
+    return [_zeros(r.type) if ct is None else ct
+            for ct, r in zip(cotangents, results, strict=True) if r.type.dtype.is_inexact]
+
+
+def _spread(found: Sequence[Any], values: Sequence[Any]) -> list[Any]:
+    """Entries of the inexact values, None for the others."""
+    rest = iter(found)
+    return [next(rest) if v.type.dtype.is_inexact else None for v in values]
+
+
+def pull(function: Callable[..., Sequence[Any]], operands: Sequence[Any], cotangents: Sequence[Any]
+         ) -> list[Any]:
+    """Cotangents of the inexact operands of a flat function, given those of its inexact results."""
+    from ..trace.grad import Pullback
+
+    traced, captures = trace(lambda *a: list(function(*a)), [o.type for o in operands])
+    wanted = [i for i, o in enumerate(operands) if o.type.dtype.is_inexact]
+    back = Pullback(traced, [*operands, *captures], wanted)
+    rest = iter(cotangents)
+    return back([next(rest) if r.dtype.is_inexact else None for r in traced.returns])
+
+
+def push(function: Callable[..., Sequence[Any]], operands: Sequence[Any], tangents: Sequence[Any]
+         ) -> tuple[list[Any], list[Any]]:
+    """Results of a flat function and the tangents of its inexact results; `tangents` are those of the
+    inexact operands."""
+    from ..trace.forward import push_forward
+
+    traced, captures = trace(lambda *a: list(function(*a)), [o.type for o in operands])
+    given = _spread(tangents, operands)
+    results, found = push_forward(traced, [*operands, *captures], [*given, *[None] * len(captures)])
+    return results, [_zeros(r.type) if t is None else t
+                     for r, t in zip(results, found, strict=True) if r.type.dtype.is_inexact]
+
+
+class _Functional(OpDefinition):
+    def factors(op):
+        return Factors([(None,) * len(v.shape) for v in op.operands],
+                       [(None,) * len(v.shape) for v in op.results])
+
+
+# -- switch ---------------------------------------------------------------------------------------
+
+@op("tfn.switch")
+class Switch(_Functional):
+    """Branch `index` (clamped) on the other operands."""
+
+    attributes = {"branches": "opaque"}
+
+    def infer(operands, attributes, regions):
+        return list(attributes["branches"][0].result_types)
+
+    def decompose(operands, attributes, regions):
+        index, *rest = operands
+        branches = [trace_region(lambda b=b: replay(b, rest), []) for b in attributes["branches"]]
+        return _list(bind("stablehlo.case", index, regions=branches))
+
+    def vjp(cotangents, op, operands, results):
+        index, *rest = operands
+        seeds = _seeds(cotangents, results)
+        count = len(rest)
+        branches = tuple(
+            trace(lambda *a, b=b: pull(lambda *x: replay(b, x), a[:count], a[count:]),
+                  [v.type for v in (*rest, *seeds)], "branch_vjp")[0]
+            for b in op.attributes["branches"])
+        if not branches[0].returns:
+            return [None] * len(operands)
+        found = _list(bind("tfn.switch", index, *rest, *seeds, branches=branches))
+        return [None, *_spread(found, rest)]
+
+    def jvp(tangents, op, operands, results):
+        index, *rest = operands
+        given = [_zeros(v.type) if t is None else t
+                 for t, v in zip(tangents[1:], rest, strict=True) if v.type.dtype.is_inexact]
+        count = len(rest)
+        branches = tuple(
+            trace(lambda *a, b=b: push(lambda *x: replay(b, x), a[:count], a[count:])[1],
+                  [v.type for v in (*rest, *given)], "branch_jvp")[0]
+            for b in op.attributes["branches"])
+        if not branches[0].returns:
+            return [None] * len(results)
+        found = _list(bind("tfn.switch", index, *rest, *given, branches=branches))
+        return _spread(found, results)
+
+
+# -- scan -----------------------------------------------------------------------------------------
+
+def _row(x, at):
+    sizes = (1, *x.shape[1:])
+    starts = [at, *[np.int32(0)] * (len(x.shape) - 1)]
+    return bind("stablehlo.reshape", bind("stablehlo.dynamic_slice", x, *starts, slice_sizes=sizes),
+                shape=tuple(sizes[1:]))
+
+
+def _put(x, row, at):
+    starts = [at, *[np.int32(0)] * (len(x.shape) - 1)]
+    return bind("stablehlo.dynamic_update_slice", x,
+                bind("stablehlo.reshape", row, shape=(1, *row.shape)), *starts)
+
+
+@op("tfn.scan")
+class Scan(_Functional):
+    """Fold `body` over rows. Operands: constants, the carry, the inputs; results: the last carry, and
+    the outputs of each step as rows. `body(constants, carry, rows) -> (carry, row outputs)`."""
+
+    attributes = {"body": "opaque", "constants": "opaque", "carries": "opaque", "length": "opaque",
+                  "reverse": "opaque"}
+
+    def infer(operands, attributes, regions):
+        body: Function = attributes["body"]
+        n, k = attributes["constants"], attributes["carries"]
+        made = list(body.result_types)
+        for i, (given, new) in enumerate(zip(operands[n:n + k], made[:k], strict=True)):
+            require(given == new, "carry", f"scan's carry {i} is {given} before a step and {new}"
+                    " after it; both must be one type")
+        return made[:k] + [TensorType((attributes["length"], *t.shape), t.dtype) for t in made[k:]]
+
+    def decompose(operands, attributes, regions):
+        from .. import numpy  # noqa: F401  (defines the operators of traced values)
+
+        body: Function = attributes["body"]
+        n, k, length = attributes["constants"], attributes["carries"], attributes["length"]
+        constants, carry, inputs = operands[:n], operands[n:n + k], operands[n + k:]
+        types = Scan.infer([o.type for o in operands], attributes, regions)
+        if length == 0:
+            return [*carry, *map(_zeros, types[k:])]
+        state = [bind("stablehlo.constant", value=np.asarray(0, np.int32)), *carry,
+                 *map(_zeros, types[k:])]
+
+        def step(i, *state):
+            at = np.int32(length - 1) - i if attributes["reverse"] else i
+            made = replay(body, [*constants, *state[:k], *(_row(x, at) for x in inputs)])
+            outputs = [_put(y, row, at) for y, row in zip(state[k:], made[k:], strict=True)]
+            return [i + np.int32(1), *made[:k], *outputs]
+
+        kinds = [s.type for s in state]
+        condition = trace_region(lambda i, *_: [bind(
+            "stablehlo.compare", i, np.int32(length), comparison_direction="LT")], kinds)
+        found = _list(bind("stablehlo.while", *state,
+                           regions=[condition, trace_region(step, kinds)]))
+        return found[1:]
+
+    def vjp(cotangents, op, operands, results):
+        """Run forward once more keeping every carry, then scan backwards."""
+        a = op.attributes
+        n, k = a["constants"], a["carries"]
+        body: Function = a["body"]
+        constants, carry, inputs = operands[:n], operands[n:n + k], operands[n + k:]
+        keeping = trace(lambda *x: [*(r := replay(body, x))[:k], *x[n:n + k]],
+                        [v.type for v in body.arguments], "keeping")[0]
+        kept = _list(bind("tfn.scan", *operands, **{**a, "body": keeping}))[k:]
+        seeds = [_zeros(r.type) if ct is None else ct
+                 for ct, r in zip(cotangents, results, strict=True)]
+        ct_carry = [s for s in seeds[:k] if s.type.dtype.is_inexact]
+        ct_rows = [s for s in seeds[k:] if s.type.dtype.is_inexact]
+        grown = [_zeros(c.type) for c in constants if c.type.dtype.is_inexact]
+        m, g = len(ct_carry), len(grown)
+
+        def back(*x):
+            consts, x = x[:n], x[n:]
+            ct, sums, x = x[:m], x[m:m + g], x[m + g:]
+            state, x = x[:k], x[k:]
+            rows, ct_out = x[:len(inputs)], x[len(inputs):]
+            given = [*consts, *state, *rows]
+            found = _spread(pull(lambda *v: replay(body, v), given, [*ct, *ct_out]), given)
+            to_constants = [f for f in found[:n] if f is not None]
+            to_carry = [f for f in found[n:n + k] if f is not None]
+            to_rows = [f for f in found[n + k:] if f is not None]
+            sums = [bind("stablehlo.add", s, f) for s, f in zip(sums, to_constants, strict=True)]
+            return [*to_carry, *sums, *to_rows]
+
+        stacked = [*kept, *inputs, *ct_rows]
+        types = [*(c.type for c in constants), *(c.type for c in ct_carry), *(s.type for s in grown),
+                 *(TensorType(tuple(s.shape[1:]), s.type.dtype) for s in stacked)]
+        function = trace(back, types, "backward")[0]
+        found = _list(bind("tfn.scan", *constants, *ct_carry, *grown, *stacked, body=function,
+                           constants=n, carries=m + g, length=a["length"],
+                           reverse=not a["reverse"])) if function.returns else []
+        return [*_spread(found[m:m + g], constants), *_spread(found[:m], carry),
+                *_spread(found[m + g:], inputs)]
+
+    def jvp(tangents, op, operands, results):
+        a = op.attributes
+        n, k = a["constants"], a["carries"]
+        body: Function = a["body"]
+        full = [None if not v.type.dtype.is_inexact else _zeros(v.type) if t is None else t
+                for t, v in zip(tangents, operands, strict=True)]
+        groups = [slice(0, n), slice(n, n + k), slice(n + k, None)]
+        parts = [[t for t in full[s] if t is not None] for s in groups]
+        sizes = [n, len(parts[0]), k, len(parts[1]), len(operands) - n - k, len(parts[2])]
+
+        def dual(*x):
+            pieces, at = [], 0
+            for size in sizes:
+                pieces.append(x[at:at + size])
+                at += size
+            consts, d_consts, state, d_state, rows, d_rows = pieces
+            made, d_made = push(lambda *v: replay(body, v), [*consts, *state, *rows],
+                                [*d_consts, *d_state, *d_rows])
+            m = len(d_state)
+            return [*made[:k], *d_made[:m], *made[k:], *d_made[m:]]
+
+        ordered = [*operands[groups[0]], *parts[0], *operands[groups[1]], *parts[1],
+                   *operands[groups[2]], *parts[2]]
+        lead = n + len(parts[0]) + k + len(parts[1])
+        types = [v.type for v in ordered[:lead]]
+        types += [TensorType(tuple(v.shape[1:]), v.type.dtype) for v in ordered[lead:]]
+        function = trace(dual, types, "dual")[0]
+        found = _list(bind("tfn.scan", *ordered, body=function, constants=n + len(parts[0]),
+                           carries=k + len(parts[1]), length=a["length"], reverse=a["reverse"]))
+        m = len(parts[1])
+        d_carry = _spread(found[k:k + m], results[:k])
+        return [*d_carry, *_spread(found[k + m + len(results) - k:], results[k:])]
+
+
+# -- derivatives of one's own ---------------------------------------------------------------------
+
+class _Applied(_Functional):
+    """A function applied to the operands, with rules of its own."""
+
+    def infer(operands, attributes, regions):
+        return list(attributes["function"].result_types)
+
+    def decompose(operands, attributes, regions):
+        return replay(attributes["function"], operands)
+
+
+@op("tfn.custom_vjp")
+class CustomVjp(_Applied):
+    """`backward(operands, cotangents) -> cotangents of the operands` is the user's."""
+
+    attributes = {"function": "opaque", "backward": "opaque"}
+
+    def vjp(cotangents, op, operands, results):
+        seeds = [_zeros(r.type) if ct is None else ct
+                 for ct, r in zip(cotangents, results, strict=True)]
+        return op.attributes["backward"](operands, seeds)
+
+
+@op("tfn.custom_jvp")
+class CustomJvp(_Applied):
+    """`forward(operands, tangents) -> tangents of the results` is the user's; reverse mode transposes
+    it."""
+
+    attributes = {"function": "opaque", "forward": "opaque"}
+
+    def jvp(tangents, op, operands, results):
+        given = [_zeros(v.type) if t is None else t for t, v in zip(tangents, operands, strict=True)]
+        return op.attributes["forward"](operands, given)
+
+    def vjp(cotangents, op, operands, results):
+        active = [i for i, o in enumerate(operands) if o.type.dtype.is_inexact]
+
+        def linear(*tangents):
+            rest = iter(tangents)
+            given = [next(rest) if i in active else _zeros(o.type)
+                     for i, o in enumerate(operands)]
+            found = op.attributes["forward"](operands, given)
+            return [f for f, r in zip(found, results, strict=True) if r.type.dtype.is_inexact]
+
+        points = [_zeros(operands[i].type) for i in active]
+        found = pull(linear, points, _seeds(cotangents, results))
+        return _spread(found, operands)
+
+
+@op("tfn.checkpoint")
+class Checkpoint(_Applied):
+    """A function whose intermediate values are computed again for its derivative, not kept."""
+
+    attributes = {"function": "opaque"}
+
+    def vjp(cotangents, op, operands, results):
+        seeds = _seeds(cotangents, results)
+        # Behind a barrier the second computation is not recognised as the first.
+        fresh = _list(bind("stablehlo.optimization_barrier", *operands, *seeds))
+        function = op.attributes["function"]
+        found = pull(lambda *x: replay(function, x), fresh[: len(operands)], fresh[len(operands):])
+        return _spread(found, operands)
