@@ -198,7 +198,8 @@ def log_plus_one(x: Value, y: Value) -> Pair:
     # What two_sum keeps is exact only while nothing overflows, which the limit sees to.
     near = 0.5 * log1p(total2 + (rest + rest2 + lost + lost_y))
     far = _log_size(1 + x, y)
-    real = where(less(large, limit * 0.5), near, far)
+    # Left of -1/2 the sum 1 + x is exact.
+    real = where(logical_and(less(large, limit * 0.5), less(-0.5, x)), near, far)
     real = where(logical_or(isinf(x), isinf(y)), math.inf, real)
     return real, arctan2(y, 1 + x)
 

@@ -266,11 +266,11 @@ declare_unary("stablehlo.sqrt", np.sqrt, _intrinsic("sqrt"),
 declare_unary("stablehlo.rsqrt", lambda x: 1 / np.sqrt(x), _rsqrt_scalar,
               lambda ct, y, x: ct * -0.5 * y / x, FLOAT | COMPLEX, True)
 declare_unary("stablehlo.cbrt", np.cbrt, _math("cbrt"),
-              lambda ct, y, x: ct / (3 * y * y), FLOAT, True)
+              lambda ct, y, x: ct / (3 * y * y), FLOAT | COMPLEX, True)
 declare_unary("stablehlo.tanh", np.tanh, _math("tanh"),
               lambda ct, y, x: ct * (1 - y * y), FLOAT | COMPLEX, True)
 declare_unary("stablehlo.logistic", _logistic, _math("logistic"),
-              lambda ct, y, x: ct * (y * (1 - y)), FLOAT, True)
+              lambda ct, y, x: ct * (y * (1 - y)), FLOAT | COMPLEX, True)
 declare_unary("stablehlo.sine", np.sin, _math("sin"),
               lambda ct, y, x: ct * bind("stablehlo.cosine", x), FLOAT | COMPLEX, True)
 declare_unary("stablehlo.cosine", np.cos, _math("cos"),

@@ -17,6 +17,7 @@ from ..ir.core import Block, Function, Op, TensorType, Value
 from ..ir.dtypes import F32, F64, UI32, UI64, DType
 from ..numpy import complexes
 from ..ops.complex import PART
+from ..ops.elementwise import BitcastConvert
 from ..ops.reduction import combiner
 from ..trace.core import bind, located, replay_op, replay_ops, trace, trace_region
 from .regions import CONTROL
@@ -282,6 +283,8 @@ def _bitcast(op: Op, x: Any) -> Any:
     target: DType = op.attributes["dtype"]
 
     def cast(value, dtype):
+        if value.type.dtype.bits != dtype.bits:  # Other widths are made of shifts.
+            return BitcastConvert.decompose([value], {"dtype": dtype}, ())[0]
         return bind("stablehlo.bitcast_convert", value, dtype=dtype)
 
     if isinstance(x, Pair) and x[0].type.dtype is PART.get(target):
