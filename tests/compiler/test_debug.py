@@ -1,0 +1,136 @@
+"""NaN checks, printing, callbacks, explanations, carets, and programs from elsewhere."""
+
+import numpy as np
+import pytest
+
+import tfn
+from tfn import numpy as tnp
+from tfn.compiler.errors import OpError, ParseError, TfnError, TraceError
+
+X = np.array([2.0, 0.5, 3.0], np.float32)
+
+
+def loss(x):
+    shifted = x - 1
+    return tnp.sum(tnp.log(shifted))  # A NaN is born here.
+
+
+LINE = loss.__code__.co_firstlineno + 2
+
+
+class TestNans:
+    @pytest.mark.parametrize("run", [loss, tfn.jit(loss), tfn.jit(tfn.grad(loss))],
+                             ids=["eager", "jit", "grad"])
+    def test_the_line_is_named(self, run):
+        with tfn.debug.check_nans(), pytest.raises(FloatingPointError, match="made a NaN") as caught:
+            run(X)
+        assert "stablehlo.log made" in str(caught.value)
+        assert (caught.value.location.file, caught.value.location.line) == (__file__, LINE)
+        assert "tnp.log(shifted)" in str(caught.value)
+        assert "^^^^" in str(caught.value)
+
+    def test_numbers_pass(self):
+        with tfn.debug.check_nans():
+            found = float(tfn.jit(loss)(X + 1))
+        np.testing.assert_allclose(found, np.log(X).sum(), rtol=1e-6)
+
+    def test_outside_nothing_is_checked(self):
+        assert np.isnan(float(tfn.jit(loss)(X)))
+
+    def test_an_argument(self):
+        with tfn.debug.check_nans(), pytest.raises(FloatingPointError, match="an argument"):
+            tfn.jit(loss)(np.array([np.nan], np.float32))
+
+    def test_infinities(self):
+        f = tfn.jit(lambda x: tnp.exp(x * 100))
+        with tfn.debug.check_nans():
+            f(X)
+        with tfn.debug.check_nans(infs=True), pytest.raises(FloatingPointError, match="exponential"):
+            f(X)
+
+    def test_inside_a_loop(self):
+        f = tfn.jit(lambda x: tfn.while_loop(lambda c: tnp.sum(c) > -9, lambda c: tnp.sqrt(c - 1), x))
+        with tfn.debug.check_nans(), pytest.raises(FloatingPointError, match="sqrt made a NaN"):
+            f(X)
+
+
+class TestCallbacks:
+    def test_print(self, capsys):
+        @tfn.jit
+        def f(x):
+            tfn.debug.print("x = {}, sum {s:.1f}", x, s=tnp.sum(x))
+            tfn.debug.print("second")
+            return x
+
+        f(X)
+        assert capsys.readouterr().out == "x = [2.  0.5 3. ], sum 5.5\nsecond\n"
+
+    def test_print_needs_its_arguments(self):
+        with pytest.raises(ValueError, match="needs s"):
+            tfn.debug.print("{s}")
+
+    def test_pure_callback(self):
+        f = tfn.jit(lambda x: tfn.debug.pure_callback(np.sort, x, x) * 2)
+        np.testing.assert_array_equal(np.asarray(f(X)), [1, 4, 6])
+
+    def test_exceptions_come_out(self):
+        def fail(_):
+            raise KeyError("mine")
+
+        f = tfn.jit(lambda x: (tfn.debug.callback(fail, x), x)[1])
+        for _ in range(2):
+            with pytest.raises(KeyError, match="mine"):
+                f(X)
+
+
+def test_why_it_was_compiled_again():
+    f = tfn.jit(lambda x: x + 1)
+    f(X)
+    f(X[:2])
+    f(X.astype(np.float64))
+    lines = f.explain().splitlines()
+    assert lines[0].endswith("compiled for 3 signatures")
+    assert lines[1:] == ["1. the first call", "2. array 0 has shape (2,), had (3,)",
+                         "3. array 0 has dtype float64, had float32"]
+
+
+def test_a_leaked_tracer_says_where_it_was_made():
+    kept = []
+    tfn.jit(lambda x: kept.append(x * 2) or x)(X)
+    with pytest.raises(TraceError, match=r"made at .*test_debug\.py:\d+, leaked"):
+        kept[0] + 1
+
+
+class TestStableHlo:
+    TEXT = """
+    func.func @main(%x: tensor<?x3xf32>, %w: tensor<3xf32>) -> tensor<?xf32> {
+      %0 = stablehlo.dot_general %x, %w, contracting_dims = [1] x [0] :
+        (tensor<?x3xf32>, tensor<3xf32>) -> tensor<?xf32>
+      return %0 : tensor<?xf32>
+    }"""
+
+    def test_called_differentiated_batched(self):
+        f = tfn.from_stablehlo(self.TEXT)
+        x = np.arange(6, dtype=np.float32).reshape(2, 3)
+        np.testing.assert_allclose(np.asarray(f(x, X)), x @ X)
+        np.testing.assert_allclose(np.asarray(f(x[:1], X)), x[:1] @ X)
+        np.testing.assert_allclose(np.asarray(tfn.grad(lambda w: tnp.sum(f(x, w)))(X)), x.sum(0))
+        many = tfn.jit(tfn.vmap(f, in_axes=(0, None)))(np.stack([x, x + 1]), X)
+        np.testing.assert_allclose(np.asarray(many), np.stack([x, x + 1]) @ X, rtol=1e-6)
+
+    def test_what_does_not_fit(self):
+        f = tfn.from_stablehlo(self.TEXT)
+        with pytest.raises(OpError, match=r"argument 1 of main must be tensor<3xf32>, got tensor<2xf"):
+            f(np.ones((2, 3), np.float32), X[:2])
+        with pytest.raises(OpError, match="takes 2 arrays, got 1"):
+            f(np.ones((2, 3), np.float32))
+
+    def test_files(self, tmp_path):
+        with pytest.raises(TfnError, match="there is no file"):
+            tfn.from_stablehlo(tmp_path / "no.mlir")
+        (tmp_path / "b.mlir").write_bytes(b"ML\xefR\xff")
+        with pytest.raises(TfnError, match="byte 2 is not UTF-8"):
+            tfn.from_stablehlo(tmp_path / "b.mlir")
+        (tmp_path / "c.mlir").write_text("func.func @main( {")
+        with pytest.raises(ParseError, match=r"c\.mlir:1: .*column"):
+            tfn.from_stablehlo(tmp_path / "c.mlir")

@@ -1,0 +1,62 @@
+"""The conformance runner on programs of our own: what passes, fails, is not supported or malformed."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+PASSING = """
+func.func @main() {
+  %a = stablehlo.constant dense<[1.0, 2.0]> : tensor<2xf32>
+  %b = stablehlo.add %a, %a : tensor<2xf32>
+  check.expect_eq_const %b, dense<[2.0, 4.0]> : tensor<2xf32>
+  return
+}
+"""
+CASES = {
+    "passes.mlir": (PASSING, "passed", ""),
+    "fails.mlir": (PASSING.replace("4.0]", "5.0]"), "failed", "got 4.0, expected 5.0"),
+    "sections.mlir": (PASSING + "// -----\n" + PASSING.replace("4.0]", "5.0]"), "failed", "5.0"),
+    "unsupported.mlir": (PASSING.replace("stablehlo.add", "stablehlo.teleport"), "unsupported",
+                         "stablehlo.teleport"),
+    "malformed.mlir": (PASSING.replace("%b = ", "%b = = "), "error", "column"),
+    "dynamic.mlir": ("func.func @main(%a: tensor<?xf32>) -> tensor<?xf32> {\n"
+                     "  %0 = stablehlo.add %a, %a : tensor<?xf32>\n  return %0 : tensor<?xf32>\n}\n",
+                     "passed", ""),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cases")
+    for name, (text, _, _) in CASES.items():
+        (path / name).write_text(text)
+    rows = [{"file": name, "group": name.split(".")[0], "tier": "core"} for name in CASES]
+    (path / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("engine", ["compiler", "evaluator"])
+def test_results(folder, tmp_path, engine):
+    found = subprocess.run(
+        [sys.executable, "-m", "tfn.tools.conformance", "stablehlo", str(folder), "--engine", engine,
+         "--json", str(tmp_path / "r.json"), "-n", "1"], capture_output=True, text=True, timeout=120)
+    assert found.returncode == 1
+    assert "2 of 6 passed" in found.stdout
+    results = json.loads((tmp_path / "r.json").read_text())["results"]
+    assert len(results) == len(CASES)
+    for row in results:
+        _, status, detail = CASES[row["file"].rsplit("/", 1)[1]]
+        assert row["status"] == status, row
+        assert detail in row["detail"]
+        assert row["tier"] == "core"
+        assert set(row) >= {"file", "status", "worst_ulp", "detail"}
+
+
+def test_a_mistake(tmp_path):
+    found = subprocess.run(
+        [sys.executable, "-m", "tfn.tools.conformance", "stablehlo", str(tmp_path / "nowhere")],
+        capture_output=True, text=True, timeout=60)
+    assert found.returncode == 2
+    assert "nowhere" in found.stderr
