@@ -613,6 +613,7 @@ class BitcastConvert(Elementwise):
         x, target = op.operands[0].dtype, op.attributes["dtype"]
         return x.bits != target.bits and x.kind != "complex"
 
+    @staticmethod
     def decompose(operands, attributes, regions):
         x, target = operands[0], attributes["dtype"]
         source = as_dtype(x.dtype)

@@ -44,6 +44,23 @@ def test_every_package_is_part_of_the_tree(repository: Path) -> None:
     assert found == listed
 
 
+def test_the_library_holds_every_package(repository: Path) -> None:
+    """Tests depend on `//:tfn`; a package that it does not reach is missing from their sandbox."""
+    reached, waiting = set(), [""]
+    while waiting:
+        package = waiting.pop()
+        if package not in reached:
+            reached.add(package)
+            text = (repository / package / "BUILD").read_text().split("filegroup(")[0]
+            waiting += re.findall(r'"//([a-z_/]+)"', text)
+    packages = {
+        str(file.parent.relative_to(repository))
+        for package in PACKAGES
+        for file in (repository / package).rglob("__init__.py")
+    }
+    assert packages <= reached
+
+
 def test_every_folder_of_tests_declares_all_of_its_files(repository: Path) -> None:
     for folder in folders_with_tests(repository):
         build = build_file(folder)
