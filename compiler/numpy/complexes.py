@@ -125,6 +125,10 @@ def exponential(x: Value, y: Value) -> Pair:
     plain = isfinite(whole)
     real = where(plain, whole * cos(y), real)
     imag = where(plain, whole * sin(y), imag)
+    # An infinite real part without an angle: still nothing at the left, infinite at the right.
+    lost = logical_and(isinf(x), ~isfinite(y))
+    real = where(lost, where(less(x, 0), 0.0, math.inf), real)
+    imag = where(lost, where(less(x, 0), copysign(0.0, y), math.nan), imag)
     return real, where(equal(y, 0), y, imag)
 
 
@@ -132,7 +136,9 @@ def exponential_minus_one(x: Value, y: Value) -> Pair:
     sine = sin(y * 0.5)
     real = expm1(x) * cos(y) - 2 * sine * sine
     imag = where(equal(y, 0), y, exp(x) * sin(y))
-    return real, imag
+    lost = logical_and(isinf(x), ~isfinite(y))
+    real = where(lost, where(less(x, 0), -1.0, math.inf), real)
+    return real, where(lost, where(less(x, 0), copysign(0.0, y), math.nan), imag)
 
 
 # -- twice the precision --------------------------------------------------------------------------
@@ -270,21 +276,31 @@ def power(a: Pair, b: Pair) -> Pair:
 # -- trigonometric and hyperbolic -----------------------------------------------------------------
 
 def sine(x: Value, y: Value) -> Pair:
-    return sin(x) * cosh(y), where(equal(x, 0), sinh(y), cos(x) * sinh(y))
+    """sin z = -i sinh(i z)."""
+    real, imag = hyperbolic_sine(-y, x)
+    return imag, -real
 
 
 def cosine(x: Value, y: Value) -> Pair:
-    imag = -sin(x) * sinh(y)
-    return cos(x) * cosh(y), where(logical_or(equal(x, 0), equal(y, 0)), -x * y * 0.0, imag)
+    """cos z = cosh(i z)."""
+    return hyperbolic_cosine(-y, x)
+
+
+def _exact_zero(a: Value, b: Value) -> Value:
+    """a b; 0 where either is, whatever the other may be."""
+    zero = logical_or(equal(a, 0), equal(b, 0))
+    return where(zero, copysign(0.0, a) * copysign(1.0, b), a * b)
 
 
 def hyperbolic_sine(x: Value, y: Value) -> Pair:
-    real = where(equal(y, 0), sinh(x), sinh(x) * cos(y))
-    return real, cosh(x) * sin(y)
+    """With C99's special values, as the other functions here."""
+    lost = logical_and(isinf(x), ~isfinite(y))
+    return where(lost, x, _exact_zero(sinh(x), cos(y))), _exact_zero(cosh(x), sin(y))
 
 
 def hyperbolic_cosine(x: Value, y: Value) -> Pair:
-    return cosh(x) * cos(y), sinh(x) * sin(y)
+    lost = logical_and(isinf(x), ~isfinite(y))
+    return where(lost, math.inf, cosh(x) * cos(y)), _exact_zero(sinh(x), sin(y))
 
 
 def hyperbolic_tangent(x: Value, y: Value) -> Pair:
@@ -304,9 +320,12 @@ def hyperbolic_tangent(x: Value, y: Value) -> Pair:
     small = exp(-2 * size)
     far = 4 * small * sin(y) * cos(y)
     real = where(flat, copysign(1.0, x), real)
-    imag = where(flat, where(isfinite(y), far, 0.0), imag)
-    return where(isnan(x), x, real), where(logical_and(isnan(x), ~equal(y, 0)), math.nan,
-                                           where(equal(y, 0), y, imag))
+    endless = isinf(x)
+    imag = where(flat, where(logical_and(endless, ~isfinite(y)), copysign(0.0, y), far), imag)
+    # Without an angle: nothing is known but at infinity, and that the imaginary axis stays.
+    lost = logical_or(isnan(x), logical_and(~isfinite(y), ~endless))
+    real = where(lost, where(equal(x, 0), x, math.nan), real)
+    return real, where(equal(y, 0), y, where(lost, math.nan, imag))
 
 
 def tangent(x: Value, y: Value) -> Pair:
@@ -397,7 +416,7 @@ def arcsine(x: Value, y: Value) -> Pair:
     angle, _, imag = _both(x, y)
     nan = logical_or(isnan(x), isnan(y))
     return (where(nan, where(equal(x, 0), x, x + y), copysign(angle, x)),
-            where(nan, where(isinf(y), y, x + y), copysign(imag, y)))
+            where(nan, where(isinf(y), y, where(isinf(x), math.inf, x + y)), copysign(imag, y)))
 
 
 @_in_double
@@ -406,7 +425,7 @@ def arccosine(x: Value, y: Value) -> Pair:
     nan = logical_or(isnan(x), isnan(y))
     angle = where(less(x, 0), math.pi - angle, angle)
     return (where(nan, where(equal(x, 0), math.pi / 2, x + y), angle),
-            where(nan, where(isinf(y), -y, x + y), copysign(imag, -y)))
+            where(nan, where(isinf(y), -y, where(isinf(x), -math.inf, x + y)), copysign(imag, -y)))
 
 
 def hyperbolic_arcsine(x: Value, y: Value) -> Pair:
@@ -443,6 +462,8 @@ def hyperbolic_arctangent(x: Value, y: Value) -> Pair:
     real = where(equal(x, 0), 0.0, real)
     straight = logical_and(equal(ay, 0), less_equal(ax, 1))
     imag = where(straight, 0.0, imag)
+    real = where(isinf(ay), 0.0, where(isinf(ax), 0.0, real))
+    imag = where(isinf(ay), math.pi / 2, where(isnan(y), y, imag))
     return copysign(real, x), copysign(imag, y)
 
 

@@ -164,6 +164,8 @@ def eye(n: Extent, m: Extent | None = None, k: int = 0, dtype=None, device=None)
     check_device(device)
     shape = as_shape((n, n if m is None else m))
     row, column = iota(shape, 0), iota(shape, 1)
+    if isinstance(shape[0], int) and isinstance(shape[1], int):
+        k = max(-shape[0], min(k, shape[1]))  # Of any size; outside there is nothing.
     on = bind("stablehlo.compare", row + k if k else row, column, comparison_direction="EQ")
     return convert(on, dtype_argument(dtype or default_float()))
 

@@ -188,7 +188,7 @@ def _float_quotient(a: Value, b: Value, rest: Value) -> Value:
     quotient = bind("stablehlo.divide", bind("stablehlo.subtract", a, rest), b)
     ratio = divide(a, b)
     # A zero has the sign of the ratio.
-    whole = rint(quotient)
+    whole = where(isinf(b), where(equal(rest, a), 0, -1), rint(quotient))
     return where(isfinite(ratio), where(equal(whole, 0), multiply(ratio, 0), whole), ratio)
 
 

@@ -15,7 +15,6 @@ from .elementwise import (
     equal,
     erf,
     exp,
-    expm1,
     floor_divide,
     fmod,
     imag,
@@ -30,10 +29,8 @@ from .elementwise import (
     multiply,
     power,
     real,
-    sign,
     sin,
     sqrt,
-    square,
     where,
 )
 from .promote import (
@@ -74,60 +71,42 @@ def arctan2(y: ArrayLike, x: ArrayLike) -> Value:
 
 def arctan(x: ArrayLike) -> Value:
     """Inverse tangent in radians."""
-    return arctan2(x, 1.0)
+    return bind("chlo.atan", floating(x))
 
 
 def arcsin(x: ArrayLike) -> Value:
-    """Inverse sine in radians; NaN outside [-1, 1]."""
-    x = floating(x)
-    return 2 * arctan2(x, 1 + sqrt((1 - x) * (1 + x)))
+    """Inverse sine in radians; NaN for reals outside [-1, 1]."""
+    return bind("chlo.asin", floating(x))
 
 
 def arccos(x: ArrayLike) -> Value:
-    """Inverse cosine in radians; NaN outside [-1, 1]."""
-    x = floating(x)
-    return 2 * arctan2(sqrt(1 - x), sqrt(1 + x))
+    """Inverse cosine in radians; NaN for reals outside [-1, 1]."""
+    return bind("chlo.acos", floating(x))
 
 
 def sinh(x: ArrayLike) -> Value:
     """Hyperbolic sine."""
-    x = floating(x)
-    small = expm1(absolute(x))
-    near = 0.5 * (small + small / (small + 1))
-    # exp(x - log 2) does not overflow where sinh(x) is finite.
-    far = exp(absolute(x) - math.log(2))
-    return where(less(x, 0), -1, 1) * where(less(absolute(x), 20), near, far)
+    return bind("chlo.sinh", floating(x))
 
 
 def cosh(x: ArrayLike) -> Value:
     """Hyperbolic cosine."""
-    x = absolute(floating(x))
-    return exp(x - math.log(2)) + exp(-x - math.log(2))
+    return bind("chlo.cosh", floating(x))
 
 
 def arcsinh(x: ArrayLike) -> Value:
     """Inverse hyperbolic sine."""
-    x = floating(x)
-    size = absolute(x)
-    limit = 1e4 if dtype_of(x) is not F16 else 100.0
-    squared = square(minimum(size, limit))
-    near = log1p(size + squared / (1 + sqrt(squared + 1)))
-    result = where(less(size, limit), near, log(size) + math.log(2))
-    return where(equal(x, 0), x, sign(x) * result)
+    return bind("chlo.asinh", floating(x))
 
 
 def arccosh(x: ArrayLike) -> Value:
-    """Inverse hyperbolic cosine; NaN below 1."""
-    x = floating(x)
-    limit = 1e4 if dtype_of(x) is not F16 else 100.0
-    near = minimum(x, limit) - 1
-    return where(less(x, limit), log1p(near + sqrt(near * (near + 2))), log(x) + math.log(2))
+    """Inverse hyperbolic cosine; NaN for reals below 1."""
+    return bind("chlo.acosh", floating(x))
 
 
 def arctanh(x: ArrayLike) -> Value:
-    """Inverse hyperbolic tangent; NaN outside [-1, 1]."""
-    x = floating(x)
-    return 0.5 * (log1p(x) - log1p(-x))
+    """Inverse hyperbolic tangent; NaN for reals outside [-1, 1]."""
+    return bind("chlo.atanh", floating(x))
 
 
 acos, asin, atan, atan2 = arccos, arcsin, arctan, arctan2

@@ -65,6 +65,28 @@ def test_arithmetic(name, function, dtype, engine):
     np.testing.assert_allclose(found, function(a, b), rtol=60 * np.finfo(dtype).eps)
 
 
+SPECIAL = np.array([0, -0.0, 1, -1, 2.5, -0.3, 30, 800, -800, np.inf, -np.inf, np.nan])
+# NumPy's own expm1 and log1p of complex numbers are not C99's.
+OF_C99 = ("exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "arcsin", "arccos",
+          "arctan", "arcsinh", "arccosh", "arctanh")
+
+
+@pytest.mark.parametrize("name", OF_C99)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_special_values_of_c99(name):
+    """The same infinities and NaNs as C99; the sign of what has none (inf or 0 beside NaN) is free."""
+    z = np.array([complex(a, b) for a in SPECIAL for b in SPECIAL])
+    expected = getattr(np, name)(z)
+    for found in (getattr(tnp, name)(z), tfn.jit(getattr(tnp, name))(z)):
+        for part, other in (("real", "imag"), ("imag", "real")):
+            x, y = getattr(np.asarray(found), part), getattr(expected, part)
+            free = np.isnan(getattr(expected, other))
+            x, y = np.where(free, np.abs(x), x), np.where(free, np.abs(y), y)
+            np.testing.assert_allclose(x, y, rtol=1e-12)
+            zero = (y == 0) & ~free & np.isfinite(z)
+            np.testing.assert_array_equal(np.signbit(x[zero]), np.signbit(y[zero]))
+
+
 def test_division_does_not_overflow():
     big = np.array([1e300 + 1e300j, 1e-300 - 1e-300j])
     found = np.asarray(tfn.jit(lambda x: x / x)(big))
