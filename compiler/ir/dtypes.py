@@ -19,7 +19,7 @@ class DType:
     name: str
     """The StableHLO spelling, e.g. `f32`, `ui8`, `i1`."""
     kind: str
-    """One of `bool`, `int`, `uint`, `float`, `complex`."""
+    """One of `bool`, `int`, `uint`, `float`, `complex`, `token`, `quantized`."""
     bits: int
     numpy: np.dtype = field(repr=False)
     llvm: str = field(repr=False)
@@ -119,6 +119,10 @@ _ML_DTYPES = {d.numpy.name: d.numpy for d in ALL if d.numpy.type.__module__ == "
 
 def by_name(name: str) -> DType:
     """The dtype StableHLO spells `name`; `KeyError` if there is none."""
+    if name.startswith("!quant"):
+        from .quantized import read_quantized
+
+        return read_quantized(name)
     return _BY_NAME[name]
 
 

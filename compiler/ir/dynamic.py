@@ -298,7 +298,7 @@ class _Body:
                 attributes[name] = self.refiner.function(
                     value, tuple(v.type for v in operands), known)
         types = infer_types(declared, [v.type for v in operands], attributes, regions,
-                            op.location)
+                            op.location, [r.type for r in op.results])
         if is_unknown(types):
             raise UnsupportedError(f"the result type of {op.name} cannot be inferred: "
                                    + ", ".join(str(r.type) for r in op.results), op.location)

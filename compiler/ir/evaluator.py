@@ -19,7 +19,9 @@ def evaluate(function: Function, arguments: Sequence) -> list[np.ndarray]:
     Raises `OpError` where an argument does not have the declared type.
     """
     from ..errors import OpError
+    from ..passes.quantized import lower_quantized
 
+    function = lower_quantized(function)
     arrays = [np.asarray(a) for a in arguments]
     if len(arrays) != len(function.arguments):
         raise OpError(f"{function.name} takes {len(function.arguments)} arguments,"

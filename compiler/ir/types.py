@@ -13,7 +13,8 @@ from functools import lru_cache
 from ..errors import UnsupportedError
 from .core import TensorType
 from .dims import Dim
-from .dtypes import by_name
+from .dtypes import DType, by_name
+from .quantized import QuantizedDType, read_quantized
 
 UNKNOWN = Dim.named("?")
 """The extent of every `?` in a text."""
@@ -24,7 +25,7 @@ MAX_ELEMENTS = 1 << 40
 MAX_RANK = 32
 """NumPy's limit is 64; loop nests grow with it."""
 
-_TENSOR = re.compile(r"tensor<((?:(?:\d+|\?)x)*)([a-z][\w<>]*)>", re.ASCII)
+_TENSOR = re.compile(r"tensor<((?:(?:\d+|\?)x)*)([a-z][\w<>]*|!quant\.uniform<.*>)>", re.ASCII)
 
 
 @lru_cache(maxsize=4096)
@@ -38,17 +39,22 @@ def read_type(text: str) -> TensorType:
     if match is None:
         raise _refused(text)
     dims, element = match.groups()
-    try:
-        dtype = by_name(element)
-    except KeyError:
-        raise UnsupportedError(f"the element type {element} of `{text}` is not supported"
-                               ) from None
+    if element.startswith("!"):
+        dtype: DType = read_quantized(element)
+    else:
+        try:
+            dtype = by_name(element)
+        except KeyError:
+            raise UnsupportedError(f"the element type {element} of `{text}` is not supported"
+                                   ) from None
     extents = dims.split("x")[:-1]
     if len(extents) > MAX_RANK:
         raise UnsupportedError(f"a tensor with {len(extents)} dims; tfn takes up to {MAX_RANK}")
     if any(len(d) > 18 for d in extents):
         raise UnsupportedError(f"`{_short(text)}` is too large")
     shape = tuple(UNKNOWN if d == "?" else int(d) for d in extents)
+    if isinstance(dtype, QuantizedDType):
+        _check_axis(shape, dtype, text)
     count = 1
     for d in shape:
         count *= d if isinstance(d, int) else 1
@@ -57,8 +63,20 @@ def read_type(text: str) -> TensorType:
     return TensorType(shape, dtype)
 
 
+def _check_axis(shape: tuple, dtype: QuantizedDType, text: str) -> None:
+    if dtype.axis is None:
+        return
+    if dtype.axis >= len(shape):
+        raise ValueError(f"`{_short(text)}` is quantized along axis {dtype.axis} (C11)")
+    extent = shape[dtype.axis]
+    if isinstance(extent, int) and extent != len(dtype.scales):
+        raise ValueError(f"`{_short(text)}` has {len(dtype.scales)} scales for the {extent} indices of"
+                         f" axis {dtype.axis} (C12)")
+
+
 def _refused(text: str) -> Exception:
-    for mark, what in (("!quant", "quantized types"), ("*x", "unranked tensors"),
+    for mark, what in (("!quant.any", "quantized types without parameters"),
+                       ("!quant.calibrated", "calibrated types"), ("*x", "unranked tensors"),
                        ("#", "tensor encodings")):
         if mark in text:
             return UnsupportedError(f"{what} are not supported: `{_short(text)}`")

@@ -11,8 +11,10 @@ from typing import Any
 
 from ..errors import OpError, TfnError, UnsupportedError
 from ..ops.declare import OpDefinition
+from ..ops.quantized import infer_quantized
 from .core import Block, Function, Location, Module, Op, TensorType, Value
 from .dims import InconclusiveDimension
+from .quantized import is_quantized
 from .types import is_unknown
 
 
@@ -88,7 +90,7 @@ def _verify_types(op: Op) -> None:
     results = [v.type for v in op.results]
     if is_unknown([*operands, *results]):
         return  # `ir.dynamic.refine` infers these.
-    inferred = infer_types(op.definition, operands, op.attributes, op.regions, op.location)
+    inferred = infer_types(op.definition, operands, op.attributes, op.regions, op.location, results)
     if list(inferred) != results:
         raise OpError(f"{op.name} of {_list(operands)} gives {_list(inferred)}, not"
                       f" {_list(results)}", op.location)
@@ -96,10 +98,16 @@ def _verify_types(op: Op) -> None:
 
 def infer_types(
     definition: type[OpDefinition], operands: Sequence[TensorType], attributes: Mapping[str, Any],
-    regions: Sequence[Block], location: Location | None,
+    regions: Sequence[Block], location: Location | None, declared: Sequence[TensorType] = (),
 ) -> list[TensorType]:
-    """Result types by the op's `infer` rule; an `OpError` from it points at `location`."""
+    """Result types by the op's `infer` rule; an `OpError` from it points at `location`.
+
+    The elements of quantized results are as `declared`: an op on numbers does not say how its result is
+    stored.
+    """
     try:
+        if not regions and is_quantized([*operands, *declared]):
+            return infer_quantized(definition, operands, attributes, declared)
         return definition.infer(operands, attributes, regions)
     except TfnError as error:
         if error.location is None:

@@ -22,6 +22,7 @@ from . import (  # noqa: F401
     kernel,
     lapack,
     linalg,
+    quantized,
     random,
     reduction,
     shape,

@@ -17,12 +17,14 @@ from .fold import fold
 from .fuse import fuse
 from .inline import inline
 from .layout import layout
+from .quantized import lower_quantized
 from .simplify import simplify
 
 Pass = Callable[..., Function]
 
 PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("inline", inline),          # calls and composites become their bodies
+    ("quantized", lower_quantized),  # quantized numbers become the integers that store them
     ("complex", split_complex),  # complex numbers become pairs
     ("check", check_finite),     # under debug.check_nans: a flag per op
     ("simplify", simplify),      # local algebra, exact in IEEE arithmetic

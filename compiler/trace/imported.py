@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import OpError, TfnError, user_location
 from ..ir.core import Function, TensorType
 from ..ir.dims import Dim
+from ..ir.quantized import stored
 from ..ops.host import CHECKS
 from . import tree
 from .core import Array, Tracer, current_graph, replay
@@ -66,7 +67,7 @@ class Imported:
         if isinstance(leaf, (bool, int, float, complex)):
             value = Array(np.asarray(leaf, declared.dtype.numpy))
         shape, actual = declared.shape, value.type
-        fits = actual.dtype is declared.dtype and len(shape) == actual.rank and all(
+        fits = actual.dtype is stored(declared.dtype) and len(shape) == actual.rank and all(
             isinstance(d, Dim) or d == n for d, n in zip(shape, actual.shape, strict=True))
         if not fits:
             raise OpError(f"argument {number} of {self.__name__} must be {declared}, got {actual}",
@@ -75,8 +76,10 @@ class Imported:
 
     def _refined(self, types: tuple[TensorType, ...]) -> Function:
         from ..ir.dynamic import refine
+        from ..passes.quantized import lower_quantized
 
-        return refine(self.function, types)
+        quantized = [t.with_dtype(a.dtype) for t, a in zip(types, self.function.arguments, strict=True)]
+        return lower_quantized(refine(self.function, quantized))
 
     def _program(self, types: tuple[TensorType, ...]) -> Any:
         from ..compile import compile_function

@@ -28,6 +28,7 @@ from ...compiler.ir.rewrite import Rewriter
 from ...compiler.ir.verify import verify_module
 from ...compiler.ops.check import Record, recording
 from ...compiler.passes.inline import inline
+from ...compiler.passes.quantized import lower_quantized
 
 ENGINES = ("compiler", "evaluator")
 _SIZES = (4, 8, 12, 3, 2, 1, 20)
@@ -166,7 +167,7 @@ def _has_checks(function: Function) -> bool:
 
 def run(function: Function, engine: str) -> Record:
     """Run a function without arguments on an engine; the record of its checks."""
-    flat, arrays = hoist_constants(inline(refine(function, ())))
+    flat, arrays = hoist_constants(lower_quantized(inline(refine(function, ()))))
     with recording(terms=accumulated(flat)) as record:
         ENGINE.name = engine
         if engine == "evaluator":
