@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from .dims import Dim, Extent, product
-from .dtypes import DType
+from .dtypes import DType, FutureDType
 
 if TYPE_CHECKING:
     from ..ops.declare import OpDefinition
@@ -89,6 +89,8 @@ class TensorType:
     def __str__(self) -> str:
         if self.dtype.kind == "token":
             return "!stablehlo.token"
+        if isinstance(self.dtype, FutureDType):
+            return f"!stablehlo.future<{self.with_dtype(self.dtype.element)}>"
         dims = "".join(f"{'?' if isinstance(d, Dim) else d}x" for d in self.shape)
         return f"tensor<{dims}{self.dtype}>"
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from ..errors import ParseError, TfnError, UnsupportedError
 from .core import TensorType
-from .dtypes import TOKEN
+from .dtypes import TOKEN, future_of
 from .lexer import Tokens
 from .types import read_type
 
@@ -120,6 +120,8 @@ class Cursor:
         if text == "!stablehlo.token":
             self.index += 1
             return TensorType((), TOKEN)
+        if text == "!stablehlo.future":
+            return self.future()
         if text.startswith("!"):
             raise self.error(f"the type {text} is not supported", kind=UnsupportedError)
         if not text.startswith("tensor<"):
@@ -132,6 +134,19 @@ class Cursor:
             raise self.error(str(error)) from None
         self.index += 1
         return found
+
+    def future(self) -> TensorType:
+        """`!stablehlo.future<T>`."""
+        place = self.index
+        self.index += 1
+        self.expect("<")
+        with self.nested():
+            found = self.type()
+        if self.at(",") or found.dtype is TOKEN:
+            raise self.tokens.error(place, "a future of anything but one tensor is not supported",
+                                    UnsupportedError)
+        self.expect(">")
+        return found.with_dtype(future_of(found.dtype))
 
     def types(self, count: int = 1) -> list[TensorType]:
         """`A, B`."""

@@ -7,6 +7,7 @@ depends on the element type looks it up here instead of branching on strings.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import ml_dtypes
 import numpy as np
@@ -19,7 +20,8 @@ class DType:
     name: str
     """The StableHLO spelling, e.g. `f32`, `ui8`, `i1`."""
     kind: str
-    """One of `bool`, `int`, `uint`, `float`, `complex`, `token`, `quantized`."""
+    """One of `bool`, `int`, `uint`, `float`, `complex`, `token`, `quantized`,
+    `future`."""
     bits: int
     numpy: np.dtype = field(repr=False)
     llvm: str = field(repr=False)
@@ -112,6 +114,22 @@ ALL = (I1, I2, I4, I8, I16, I32, I64, UI2, UI4, UI8, UI16, UI32, UI64, *MINIFLOA
 TOKEN = _row("token", "token", 8, np.bool_, "i8")
 """The type of tokens: a byte that means nothing. No array has it."""
 
+
+
+@dataclass(frozen=True, eq=False)
+class FutureDType(DType):
+    """The elements of a tensor that is being computed; in memory they are what they will be."""
+
+    element: DType
+
+
+@lru_cache(maxsize=256)
+def future_of(element: DType) -> FutureDType:
+    """The element type of futures of tensors of `element`."""
+    return FutureDType(f"future<{element}>", "future", element.bits, element.numpy, element.llvm,
+                       element)
+
+
 _BY_NAME = {d.name: d for d in ALL}
 _BY_NUMPY = {d.numpy: d for d in ALL}
 _ML_DTYPES = {d.numpy.name: d.numpy for d in ALL if d.numpy.type.__module__ == "ml_dtypes"}
@@ -119,6 +137,8 @@ _ML_DTYPES = {d.numpy.name: d.numpy for d in ALL if d.numpy.type.__module__ == "
 
 def by_name(name: str) -> DType:
     """The dtype StableHLO spells `name`; `KeyError` if there is none."""
+    if name.startswith("future<"):
+        return future_of(by_name(name[len("future<"):-1]))
     if name.startswith("!quant"):
         from .quantized import read_quantized
 

@@ -14,7 +14,19 @@ import numpy as np
 
 from ..errors import UnsupportedError
 from ..ir.core import Block, Function, Op
-from ..trace.core import Array, as_array, bind, current_graph, replay, trace, trace_region
+from ..ir.dtypes import FutureDType, future_of
+from ..ir.evaluator import run_block
+from ..trace.core import (
+    Array,
+    as_array,
+    bind,
+    current_graph,
+    free_values,
+    replay,
+    replay_ops,
+    trace,
+    trace_region,
+)
 from .declare import Factors, OpDefinition, Shared, op, require
 
 
@@ -241,6 +253,47 @@ class Composite(_Inlined):
 
 INLINED: dict[str, str] = {"func.call": "callee", "stablehlo.composite": "decomposition"}
 """Ops that stand for the function in the attribute."""
+
+
+@op("stablehlo.async_start")
+class AsyncStart(OpDefinition):
+    """Begin what the region computes. Programs here run one op after the other, so it is also done."""
+
+    regions = ("body",)
+
+    def infer(operands, attributes, regions):
+        (body,) = regions
+        expected = [a.type for a in body.arguments]
+        require(list(operands) == expected, "C1", f"the region of async_start takes"
+                f" {', '.join(map(str, expected))}, its operands are {', '.join(map(str, operands))}")
+        if free_values(body):
+            raise UnsupportedError("the region of async_start refers to values outside it")
+        require(len(body.returns) == 1, "C2", "the region of async_start returns one tensor,"
+                f" not {len(body.returns)}")
+        return [body.returns[0].type.with_dtype(future_of(body.returns[0].dtype))]
+
+    def decompose(operands, attributes, regions):
+        environment = dict(zip(regions[0].arguments, operands, strict=True))
+        replay_ops(regions[0].ops, environment)
+        return [environment[v] for v in regions[0].returns]
+
+    def evaluate(operands, attributes, regions, result_types):
+        return run_block(regions[0], operands)
+
+
+@op("stablehlo.async_done")
+class AsyncDone(OpDefinition):
+    """What a future holds, once it is computed."""
+
+    def infer(operands, attributes, regions):
+        (x,) = operands
+        return [x.with_dtype(x.dtype.element) if isinstance(x.dtype, FutureDType) else x]
+
+    def decompose(operands, attributes, regions):
+        return list(operands)
+
+    def evaluate(operands, attributes, regions, result_types):
+        return list(operands)
 
 
 def body_of(op: Op) -> Function | None:

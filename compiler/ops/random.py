@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import UnsupportedError
+from ..errors import OpError, UnsupportedError
 from ..ir.core import TensorType
 from ..ir.dtypes import UI32, UI64
 from ..trace.core import bind
@@ -113,6 +113,56 @@ def _philox(state, size: int, bits: int):
     columns = [bind("stablehlo.reshape", w, shape=(count, 1)) for w in words]
     table = bind("stablehlo.concatenate", *columns, dimension=1)
     return bind("stablehlo.reshape", table, shape=(count * len(words),)), count
+
+
+_UNSEEDED = np.random.default_rng()
+
+
+@op("stablehlo.rng")
+class Rng(OpDefinition):
+    """Numbers from a source without a state in the program: other ones each time.
+
+    Uniform ones are in [a, b), normal ones have mean a and standard deviation b. `tfn.random` is what
+    reproducible programs use.
+    """
+
+    host = True
+    has_effect = True
+    attributes = {"rng_distribution": "rng_distribution", "type": "result_type"}
+
+    def infer(operands, attributes, regions):
+        a, b, shape = operands
+        type, normal = attributes["type"], attributes["rng_distribution"] == "NORMAL"
+        require(a == b and a.rank == 0 and a.dtype is type.dtype, "C1",
+                f"the parameters of rng are scalars of its type {type.dtype}, not {a} and {b}")
+        require(not normal or a.dtype.is_float, "C2", f"normal numbers are floats, not {a.dtype}")
+        require(shape.dtype.is_integer and tuple(shape.shape) == (type.rank,), "C3",
+                f"the shape of rng is a vector of {type.rank} integers, not {shape}")
+        return [type]
+
+    def evaluate(operands, attributes, regions, result_types):
+        (a, b, shape), (type,) = operands, result_types
+        if tuple(shape) != tuple(type.shape):
+            raise OpError(f"rng is asked for the shape {tuple(shape)} and declared as {type}")
+        if attributes["rng_distribution"] == "NORMAL":
+            draw = _UNSEEDED.standard_normal(type.shape) * float(b) + float(a)
+        elif type.dtype.is_float:
+            draw = _UNSEEDED.random(type.shape) * (float(b) - float(a)) + float(a)
+        elif type.dtype.kind == "bool":
+            draw = _UNSEEDED.integers(0, 2, type.shape) == 1
+        else:
+            wide = np.uint64 if type.dtype.kind == "uint" else np.int64
+            draw = _UNSEEDED.integers(int(a), max(int(b), int(a) + 1), type.shape, wide)
+        return [draw.astype(type.dtype.numpy)]
+
+    def vjp(cotangents, op, operands, results):
+        return [None, None, None]
+
+    def batch(op, operands, batched, batch):
+        return batch.each(op, operands, batched)
+
+    def factors(op):
+        return Factors([(), (), (None,)], [(None,) * len(r.shape) for r in op.results])
 
 
 @op("stablehlo.rng_bit_generator")

@@ -234,6 +234,25 @@ PROGRAMS = {
         check.expect_eq_const %r#7, dense<1> : tensor<ui32>
         return
       }""",
+    "futures": """
+      func.func @f(%x: tensor<2xi64>) -> tensor<4xi64> {
+        %0 = "stablehlo.async_start"(%x) ({
+          ^bb0(%a: tensor<2xi64>):
+            %1 = "stablehlo.all_gather"(%a) {all_gather_dim = 0 : i64,
+              replica_groups = dense<[[0, 1]]> : tensor<1x2xi64>} : (tensor<2xi64>) -> tensor<4xi64>
+            stablehlo.return %1 : tensor<4xi64>
+        }) : (tensor<2xi64>) -> !stablehlo.future<tensor<4xi64>>
+        %2 = "stablehlo.async_done"(%0) : (!stablehlo.future<tensor<4xi64>>) -> tensor<4xi64>
+        return %2 : tensor<4xi64>
+      }
+      func.func @main() {
+        %a = stablehlo.constant dense<[1, 2]> : tensor<2xi64>
+        %b = stablehlo.constant dense<[3, 4]> : tensor<2xi64>
+        %r:2 = "interpreter.run_parallel"(%a, %b) {programs = [[@f], [@f]]} :
+          (tensor<2xi64>, tensor<2xi64>) -> (tensor<4xi64>, tensor<4xi64>)
+        check.expect_eq_const %r#1, dense<[1, 2, 3, 4]> : tensor<4xi64>
+        return
+      }""",
 }
 
 
@@ -255,6 +274,35 @@ def test_a_check_that_does_not_hold(engine):
     main = parse_module(text, "wrong.mlir")["main"]
     with pytest.raises(CheckError, match=r"1 of 2 elements differ; at \[1\] got 2.0, expected 3.0"):
         compile_function(main)() if engine == "compiler" else evaluate(main, [])
+
+
+@pytest.mark.parametrize("engine", [evaluate, lambda f, a: compile_function(f)(*a)],
+                         ids=["evaluator", "compiler"])
+@pytest.mark.parametrize("distribution, element, a, b", [
+    ("UNIFORM", "f32", 2.0, 5.0), ("UNIFORM", "i32", -3, 4), ("UNIFORM", "ui8", 7, 250),
+    ("NORMAL", "f64", 10.0, 0.5), ("UNIFORM", "i1", False, True)])
+def test_rng(distribution, element, a, b, engine):
+    text = f"""func.func @main(%a: tensor<{element}>, %b: tensor<{element}>) -> (
+        tensor<500x20x{element}>, tensor<500x20x{element}>) {{
+      %s = stablehlo.constant dense<[500, 20]> : tensor<2xi64>
+      %0 = stablehlo.rng %a, %b, %s, distribution = {distribution} :
+        (tensor<{element}>, tensor<{element}>, tensor<2xi64>) -> tensor<500x20x{element}>
+      %1 = stablehlo.rng %a, %b, %s, distribution = {distribution} :
+        (tensor<{element}>, tensor<{element}>, tensor<2xi64>) -> tensor<500x20x{element}>
+      return %0, %1 : tensor<500x20x{element}>, tensor<500x20x{element}>
+    }}"""
+    function = parse_module(text)["main"]
+    one, other = engine(function, [np.asarray(v, as_dtype(element).numpy) for v in (a, b)])
+    assert (one != other).any()
+    wide = np.asarray(one, np.float64)
+    if distribution == "NORMAL":
+        assert abs(wide.mean() - a) < 0.05 and abs(wide.std() - b) < 0.05
+    elif element == "i1":
+        assert 0.45 < wide.mean() < 0.55
+    else:
+        assert wide.min() >= a and wide.max() < b
+        middle = (a + b - (element != "f32")) / 2
+        assert abs(wide.mean() - middle) < 0.03 * (b - a)
 
 
 def test_an_unknown_custom_call():

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import tfn
+from tfn.compiler.errors import OpError, TfnError, UnsupportedError
 from tfn.compiler.ir.dtypes import by_name
 from tfn.compiler.ir.evaluator import evaluate
 from tfn.compiler.ir.parser import parse_module
 from tfn.compiler.ir.printer import print_module
 from tfn.compiler.ir.types import read_type
-from tfn.compiler.errors import OpError, TfnError, UnsupportedError
 
 Q = "!quant.uniform<i8:f32, 0.5:-3>"
 AXIS = "!quant.uniform<i8:f32:1, {0.5:-3, 0.25, 2.0:7}>"
@@ -108,12 +108,12 @@ def test_nan_is_stored_as_zero():
 
 
 def test_every_index_of_an_axis_has_its_scale():
-    q = f"tensor<2x3x{AXIS}>"
+    q, turned = f"tensor<2x3x{AXIS}>", f"tensor<3x2x{AXIS.replace(':1,', ':0,')}>"
     text = program(f"""
       %q = stablehlo.uniform_quantize %x : (tensor<2x3xf32>) -> {q}
       %s = stablehlo.bitcast_convert %q : ({q}) -> tensor<2x3xi8>
-      %t = stablehlo.transpose %q, dims = [1, 0] : ({q}) -> tensor<3x2x{AXIS.replace(":1,", ":0,")}>
-      %r = stablehlo.uniform_dequantize %t : (tensor<3x2x{AXIS.replace(":1,", ":0,")}>) -> tensor<3x2xf32>
+      %t = stablehlo.transpose %q, dims = [1, 0] : ({q}) -> {turned}
+      %r = stablehlo.uniform_dequantize %t : ({turned}) -> tensor<3x2xf32>
       return %s, %r : tensor<2x3xi8>, tensor<3x2xf32>""",
       "%x: tensor<2x3xf32>", "(tensor<2x3xi8>, tensor<3x2xf32>)")
     x = np.float32([[1.1, -2.3, 9], [-40, 31.8, 1000]])
@@ -165,7 +165,8 @@ def test_regions_and_calls():
       return %0 : {s}
     }}
     func.func @main(%a: {q}, %i: {s}, %n: tensor<i32>) -> {s} {{
-      %m = stablehlo.reduce(%a init: %i) applies stablehlo.maximum across dimensions = [0] : ({q}, {s}) -> {s}
+      %m = stablehlo.reduce(%a init: %i) applies stablehlo.maximum across dimensions = [0] :
+        ({q}, {s}) -> {s}
       %one = stablehlo.constant dense<1> : tensor<i32>
       %k, %r = stablehlo.while(%j = %n, %v = %m) : tensor<i32>, {s}
       cond {{

@@ -309,11 +309,12 @@ WITHOUT = {
     "stablehlo.after_all", "stablehlo.create_token",
     # Effects of one program.
     "stablehlo.send", "stablehlo.recv", "stablehlo.infeed", "stablehlo.outfeed",
-    "interpreter.run_parallel", "tfn.check_finite",
+    "interpreter.run_parallel", "tfn.check_finite", "stablehlo.rng",
     # What no traced program holds: forms of text, and kernels.
     "stablehlo.dynamic_broadcast_in_dim", "stablehlo.dynamic_conv", "stablehlo.dynamic_gather",
     "stablehlo.dynamic_iota", "stablehlo.dynamic_pad", "stablehlo.dynamic_reshape",
-    "stablehlo.real_dynamic_slice", "tfn.kernel",
+    "stablehlo.real_dynamic_slice", "tfn.kernel", "stablehlo.uniform_quantize",
+    "stablehlo.uniform_dequantize", "stablehlo.async_start", "stablehlo.async_done",
 }
 
 
