@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable
+from fractions import Fraction
 
 from .mathbody import Body, hexadecimal
 from .mathlib_circle import circle, turns_table
+from .mathlib_root import reciprocal_root
 
 _LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")
 _LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
@@ -197,16 +199,18 @@ def _pow() -> str:
     s = b.op("fdiv", f, d)
     s_low = b.fma(b.do(f"fneg double {s}"), d, f)
     s_low = b.op("fdiv", b.op("fsub", s_low, b.op("fmul", s, d_low)), d)
+    # 2 s + s z (2/3 + z series), each product and sum with what its rounding lost.
     z = b.op("fmul", s, s)
-    tail = b.polynomial(z, [2 / (2 * k + 1) for k in range(11, 0, -1)])
-    low = b.op("fmul", b.op("fmul", s, z), tail)
-    low = b.op("fadd", low, b.op("fadd", s_low, s_low))
+    z_low = b.fma(b.op("fadd", s, s), s_low, b.fma(s, s, b.do(f"fneg double {z}")))
+    series = b.polynomial(z, [2 / (2 * k + 1) for k in range(11, 1, -1)])
+    tail, tail_low = _sum(b, b.number(2 / 3), b.op("fmul", z, series))
+    tail_low = b.op("fadd", tail_low, b.number(float(Fraction(2, 3) - Fraction(2 / 3))))
+    cube, cube_low = _product(b, z, z_low, tail, tail_low)
+    cube, cube_low = _product(b, s, s_low, cube, cube_low)
+    h, low = _sum(b, b.op("fmul", e, b.number(_LN2_HIGH)), b.op("fadd", s, s))
+    h, more = _sum(b, h, cube)
+    low = b.op("fadd", b.op("fadd", low, more), b.op("fadd", cube_low, b.op("fadd", s_low, s_low)))
     low = b.fma(e, b.number(_LN2_LOW), low)
-    first, second = b.op("fmul", e, b.number(_LN2_HIGH)), b.op("fadd", s, s)
-    h = b.op("fadd", first, second)
-    back = b.op("fsub", h, first)
-    low = b.op("fadd", low, b.op("fadd", b.op("fsub", first, b.op("fsub", h, back)),
-                                 b.op("fsub", second, back)))
     total = b.op("fadd", h, low)
     low = b.op("fsub", low, b.op("fsub", total, h))
     h = total
@@ -219,6 +223,20 @@ def _pow() -> str:
     usable = b.compare("olt", b.call("fabs", product), b.number(745.0))
     error = b.select(usable, error, b.number(0.0))
     return b.finish(_signed_power(b, _exp_of_sum(b, product, error)))
+
+
+def _sum(b: Body, x: str, y: str) -> tuple[str, str]:
+    """x + y and what its rounding lost (Knuth's two-sum)."""
+    total = b.op("fadd", x, y)
+    back = b.op("fsub", total, x)
+    return total, b.op("fadd", b.op("fsub", x, b.op("fsub", total, back)), b.op("fsub", y, back))
+
+
+def _product(b: Body, x: str, x_low: str, y: str, y_low: str) -> tuple[str, str]:
+    """(x + x_low) (y + y_low) as such a sum."""
+    high = b.op("fmul", x, y)
+    low = b.fma(x, y, b.do(f"fneg double {high}"))
+    return high, b.fma(x, y_low, b.fma(x_low, y, low))
 
 
 def _exp_of_sum(b: Body, x: str, low: str) -> str:
@@ -335,6 +353,7 @@ DOUBLE: dict[str, Callable[[], str]] = {
     "tfn.exp.f64": _exp, "tfn.log.f64": _log, "tfn.log1p.f64": _log1p, "tfn.expm1.f64": _expm1,
     "tfn.tanh.f64": _tanh, "tfn.logistic.f64": _logistic, "tfn.erf.f64": _erf,
     **{f"tfn.{name}.f64": _circular(name) for name in ("sin", "cos", "tan")},
+    "tfn.rsqrt.f64": lambda: reciprocal_root(64),
     "tfn.cbrt.f64": _cbrt, "tfn.atan2.f64": _atan2, "tfn.power.f64": _simple_power,
     "tfn.pow.f64": _pow, "tfn.fmod.f64": _fmod, "tfn.turns": turns_table,
 }

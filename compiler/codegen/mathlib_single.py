@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from .mathbody import Body
 from .mathlib_circle import circle
+from .mathlib_root import reciprocal_root
 
 _LN2_HIGH = float.fromhex("0x1.62e400p-1")
 _LN2_LOW = math.log(2) - _LN2_HIGH
@@ -22,15 +23,18 @@ _EXP = (0.00019890988455544567, 0.0013933647862928863, 0.008333310927615311,
 _LOG = (0.06971611471451178, -0.11479733846637635, 0.1168541992348674, -0.12425687331451106,
         0.1424905764569748, -0.16667802319501254, 0.200007157488921, -0.24999996957950882,
         0.33333331180030046)
-# erf(x)/x - 1 in x**2 below 0.93, error 5e-10
-_ERF_NEAR = (8.334718615209905e-05, -0.0008134709332119057, 0.005200368586864961,
-             -0.026859151472438985, 0.11283691519733097, -0.3761263351714081,
-             0.12837916662064427)
-# log(erfc(x)) between 0.92 and 4, error 1.3e-8
-_ERF_FAR = (-5.1485673746630625e-08, 2.7547028619721937e-06, -5.6546689782689325e-05,
-            0.0006525363405781796, -0.004943877761405768, 0.026813354805621952,
-            -0.11061598977873298, -0.631373907300295, -1.1304466948861358,
-            0.00036289933255183695)
+# erf(x)/x - 1 in x**2 below 1.09, error 1.4e-10
+_ERF_NEAR = (-8.877124536134177e-06, 0.00010983362760609923, -0.0008444474161839647,
+             0.005218289644725349, -0.02686446097331552, 0.11283766270977573,
+             -0.3761263745891082, 0.12837916696024348)
+# log(erfc(x)) between 1.08 and 4, error 5e-9
+_ERF_FAR = (-9.523995385099365e-08, 3.7805505430412227e-06, -6.702963750026594e-05,
+            0.0007137305309964546, -0.005168433300637089, 0.027349729553909508,
+            -0.11144871242052774, -0.6305647807199318, -1.130892638466628,
+            0.0004690113335291083)
+# (tanh(x) - x) / x**3 in x**2 below 0.72, error 8e-9
+_TANH = (0.001999714171928431, -0.008044066293173025, 0.02166199492392531,
+         -0.053943813406819745, 0.13333226348801377, -0.33333332565285906)
 
 
 def _clamped(b: Body, x: str, low: float, high: float) -> str:
@@ -70,22 +74,29 @@ def _expm1() -> str:
     return b.finish(b.call("copysign", b.select(small, p, y), "%x"))
 
 
-def _log() -> str:
-    b = Body("log", 32)
-    small = b.compare("olt", "%x", b.number(2.0**-126))
-    x = b.select(small, b.op("fmul", "%x", b.number(2.0**25)), "%x")
+def _logarithm(b: Body, x: str, shift: str | None = None, lost: str | None = None) -> str:
+    """log((x + lost) 2**shift) for a normal x and a `lost` that is tiny beside it."""
     # Exponent relative to sqrt(1/2), so that the mantissa lies in [sqrt(1/2), sqrt(2)).
     origin = 0x3F3504F3
     e = b.integer("ashr", b.integer("sub", b.bits_of(x), origin), 23)
     m = b.from_bits(b.integer("sub", b.bits_of(x), b.integer("shl", e, 23)))
     e = b.do(f"sitofp i32 {e} to float")
-    e = b.select(small, b.op("fsub", e, b.number(25.0)), e)
+    if shift is not None:
+        e = b.op("fadd", e, shift)
     f = b.op("fsub", m, b.number(1.0))
     z = b.op("fmul", f, f)
     y = b.op("fmul", b.op("fmul", z, f), b.polynomial(f, _LOG))
     y = b.fma(e, b.number(_LN2_LOW), y)
-    y = b.fma(z, b.number(-0.5), y)
-    y = b.fma(e, b.number(_LN2_HIGH), b.op("fadd", f, y))
+    if lost is not None:
+        y = b.op("fadd", y, b.op("fdiv", lost, x))
+    return b.fma(e, b.number(_LN2_HIGH), b.op("fadd", f, b.fma(z, b.number(-0.5), y)))
+
+
+def _log() -> str:
+    b = Body("log", 32)
+    small = b.compare("olt", "%x", b.number(2.0**-126))
+    x = b.select(small, b.op("fmul", "%x", b.number(2.0**25)), "%x")
+    y = _logarithm(b, x, shift=b.select(small, b.number(-25.0), b.number(0.0)))
     y = b.select(b.compare("oeq", "%x", b.number(math.inf)), "%x", y)
     y = b.select(b.compare("oeq", "%x", b.number(0.0)), b.number(-math.inf), y)
     return b.finish(b.select(b.compare("ult", "%x", b.number(0.0)), b.number(math.nan), y))
@@ -98,28 +109,52 @@ def _log1p() -> str:
     lost_small = b.op("fsub", "%x", b.op("fsub", u, b.number(1.0)))
     lost_large = b.op("fsub", b.number(1.0), b.op("fsub", u, "%x"))
     lost = b.select(b.compare("ogt", "%x", b.number(1.0)), lost_large, lost_small)
-    correction = b.op("fdiv", lost, u)
-    finite = b.compare("olt", b.call("fabs", correction), b.number(1.0))
-    y = b.op("fadd", b.call("tfn.log", u), b.select(finite, correction, b.number(0.0)))
-    # x itself where 1 + x is 1: keeps subnormals and -0.
-    return b.finish(b.select(b.compare("oeq", u, b.number(1.0)), "%x", y))
+    y = _logarithm(b, u, lost=lost)
+    # x itself where 1 + x is 1 (keeps subnormals and -0), and +inf.
+    same = b.do(f"or i1 {b.compare('oeq', u, b.number(1.0))}, "
+                f"{b.compare('oeq', '%x', b.number(math.inf))}")
+    y = b.select(same, "%x", y)
+    y = b.select(b.compare("oeq", "%x", b.number(-1.0)), b.number(-math.inf), y)
+    return b.finish(b.select(b.compare("ult", "%x", b.number(-1.0)), b.number(math.nan), y))
 
 
 def _tanh() -> str:
     b = Body("tanh", 32)
     a = b.call("fabs", "%x")
-    t = b.call("tfn.expm1", b.op("fadd", a, a))
-    y = b.op("fdiv", t, b.op("fadd", t, b.number(2.0)))
-    y = b.select(b.compare("ogt", a, b.number(10.0)), b.number(1.0), y)
+    z = b.op("fmul", a, a)
+    near = b.fma(b.op("fmul", a, z), b.polynomial(z, _TANH), a)
+    e = b.op("fadd", b.call("tfn.exp", b.op("fadd", a, a)), b.number(1.0))
+    far = b.op("fsub", b.number(1.0), b.op("fdiv", b.number(2.0), e))
+    y = b.select(b.compare("ult", a, b.number(0.7)), near, far)
     return b.finish(b.call("copysign", y, "%x"))
 
 
 def _logistic() -> str:
+    """e / (1 + e) with e = exp(-|x|) as a sum of two numbers, or 1 / (1 + e)."""
     b = Body("logistic", 32)
-    e = b.call("tfn.exp", b.do(f"fneg float {b.call('fabs', '%x')}"))
+    x = _clamped(b, b.do(f"fneg float {b.call('fabs', '%x')}"), -104.0, 0.0)
+    n, word = b.whole(b.op("fmul", x, b.number(1 / math.log(2))))
+    above = b.fma(n, b.number(-_LN2_HIGH), x)
+    r = b.fma(n, b.number(-_LN2_LOW), above)
+    lost = b.fma(n, b.number(-_LN2_LOW), b.op("fsub", above, r))
+    high = b.op("fadd", r, b.number(1.0))
+    rest = b.op("fsub", r, b.op("fsub", high, b.number(1.0)))
+    tail = b.op("fadd", rest, b.fma(b.op("fmul", r, r), b.polynomial(r, _EXP), lost))
+    linear, high = high, b.op("fadd", high, tail)
+    low = b.op("fsub", tail, b.op("fsub", high, linear))
+    half = b.integer("ashr", word, 1)
+    scales = b.power_of_two(half), b.power_of_two(b.integer("sub", word, half))
+    high, low = (b.op("fmul", b.op("fmul", v, scales[0]), scales[1]) for v in (high, low))
+    total = b.op("fadd", high, b.number(1.0))
+    excess = b.op("fadd", b.op("fsub", high, b.op("fsub", total, b.number(1.0))), low)
     positive = b.compare("oge", "%x", b.number(0.0))
-    top = b.select(positive, b.number(1.0), e)
-    return b.finish(b.op("fdiv", top, b.op("fadd", e, b.number(1.0))))
+    top = b.select(positive, b.number(1.0), high)
+    inverse = b.op("fdiv", b.number(1.0), total)
+    y = b.op("fmul", top, inverse)
+    missing = b.fma(b.do(f"fneg float {y}"), total, top)
+    missing = b.op("fadd", missing, b.select(positive, b.number(0.0), low))
+    missing = b.fma(b.do(f"fneg float {y}"), excess, missing)
+    return b.finish(b.fma(missing, inverse, y))
 
 
 def _erf() -> str:
@@ -129,7 +164,7 @@ def _erf() -> str:
     near = b.fma(a, b.polynomial(z, _ERF_NEAR), a)
     capped = b.select(b.compare("ogt", a, b.number(4.0)), b.number(4.0), a)
     far = b.op("fsub", b.number(1.0), b.call("tfn.exp", b.polynomial(capped, _ERF_FAR)))
-    y = b.select(b.compare("ult", a, b.number(0.925)), near, far)
+    y = b.select(b.compare("ult", a, b.number(1.085)), near, far)
     return b.finish(b.call("copysign", y, "%x"))
 
 
@@ -154,7 +189,8 @@ def _through_double(name: str, arguments: int) -> Callable[[], str]:
 
 SINGLE: dict[str, Callable[[], str]] = {
     "tfn.exp.f32": _exp, "tfn.expm1.f32": _expm1, "tfn.log.f32": _log, "tfn.log1p.f32": _log1p,
-    "tfn.tanh.f32": _tanh, "tfn.logistic.f32": _logistic, "tfn.erf.f32": _erf,
+    "tfn.rsqrt.f32": lambda: reciprocal_root(32), "tfn.tanh.f32": _tanh, "tfn.logistic.f32": _logistic,
+    "tfn.erf.f32": _erf,
     **{f"tfn.{name}.f32": _circular(name) for name in ("sin", "cos", "tan")},
     **{f"tfn.{name}.f32": _through_double(name, count)
        for name, count in (("cbrt", 1), ("atan2", 2), ("pow", 2), ("fmod", 2))},

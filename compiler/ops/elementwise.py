@@ -245,10 +245,6 @@ def _not_scalar(emit, dtype, x):
     return emit.binary("xor", dtype, x, ones)
 
 
-def _rsqrt_scalar(emit, dtype, x):
-    return emit.binary("fdiv", dtype, emit.constant(1, dtype), emit.intrinsic("sqrt", dtype, x))
-
-
 declare_unary("stablehlo.abs", np.abs, _abs_scalar, _abs_derivative, NUMBER,
               result=_real_part_type)
 declare_unary("stablehlo.negate", np.negative, _negate_scalar, lambda ct, y, x: -ct, NUMBER)
@@ -263,7 +259,7 @@ declare_unary("stablehlo.log_plus_one", np.log1p, _math("log1p"),
               lambda ct, y, x: ct / (x + 1), FLOAT | COMPLEX, True)
 declare_unary("stablehlo.sqrt", np.sqrt, _intrinsic("sqrt"),
               lambda ct, y, x: ct * 0.5 / y, FLOAT | COMPLEX)
-declare_unary("stablehlo.rsqrt", lambda x: 1 / np.sqrt(x), _rsqrt_scalar,
+declare_unary("stablehlo.rsqrt", lambda x: 1 / np.sqrt(x), _math("rsqrt"),
               lambda ct, y, x: ct * -0.5 * y / x, FLOAT | COMPLEX, True)
 declare_unary("stablehlo.cbrt", np.cbrt, _math("cbrt"),
               lambda ct, y, x: ct / (3 * y * y), FLOAT | COMPLEX, True)
