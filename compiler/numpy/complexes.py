@@ -118,7 +118,7 @@ def square(x: Value, y: Value) -> Pair:
 
 
 def exponential(x: Value, y: Value) -> Pair:
-    """In two factors, so that it overflows only where the result does."""
+    """In two factors, so that it overflows only where the result does; C99's special values."""
     half = exp(x * 0.5)
     real, imag = half * cos(y) * half, half * sin(y) * half
     whole = exp(x)
@@ -130,6 +130,13 @@ def exponential(x: Value, y: Value) -> Pair:
     real = where(lost, where(less(x, 0), 0.0, math.inf), real)
     imag = where(lost, where(less(x, 0), copysign(0.0, y), math.nan), imag)
     return real, where(equal(y, 0), y, imag)
+
+
+def exponential_op(x: Value, y: Value) -> Pair:
+    """The op: NaN where both parts are infinite, though C99 knows that exp(-inf + i y) is 0."""
+    real, imag = exponential(x, y)
+    lost = logical_and(isinf(x), isinf(y))
+    return where(lost, math.nan, real), where(lost, math.nan, imag)
 
 
 def exponential_minus_one(x: Value, y: Value) -> Pair:

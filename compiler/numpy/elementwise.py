@@ -73,7 +73,19 @@ def _comparison(name: str, direction: str, doc: str) -> Binary:
                                     comparison_direction=direction), name, doc)
 
 
-exp = _analytic("exp", "stablehlo.exponential", "e**x.")
+def exp(x: ArrayLike) -> Value:
+    """e**x."""
+    x = floating(x)
+    result = bind("stablehlo.exponential", x)
+    if dtype_of(x).kind != "complex":
+        return result
+    # Of two infinite parts the op makes NaN; C99, and so the array API, keeps what is known.
+    a, b = real(x), imag(x)
+    left = less(a, 0)
+    known = bind("stablehlo.complex", where(left, 0.0, a), where(left, 0.0, a - a))
+    return where(logical_and(isinf(a), isinf(b)), known, result)
+
+
 expm1 = _analytic("expm1", "stablehlo.exponential_minus_one", "e**x - 1, accurate near 0.")
 log = _analytic("log", "stablehlo.log", "Natural logarithm.")
 log1p = _analytic("log1p", "stablehlo.log_plus_one", "log(1 + x), accurate near 0.")

@@ -29,7 +29,7 @@ _MOVES = frozenset("stablehlo." + name for name in (
 """Ops that do the same to each part."""
 
 FUNCTIONS: dict[str, Callable[..., complexes.Pair]] = {
-    "stablehlo.sign": complexes.sign, "stablehlo.exponential": complexes.exponential,
+    "stablehlo.sign": complexes.sign, "stablehlo.exponential": complexes.exponential_op,
     "stablehlo.exponential_minus_one": complexes.exponential_minus_one,
     "stablehlo.log": complexes.logarithm, "stablehlo.log_plus_one": complexes.log_plus_one,
     "stablehlo.sqrt": complexes.square_root, "stablehlo.rsqrt": complexes.reciprocal_root,

@@ -87,6 +87,17 @@ def test_special_values_of_c99(name):
             np.testing.assert_array_equal(np.signbit(x[zero]), np.signbit(y[zero]))
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_op_has_no_exponential_of_two_infinities(engine):
+    """As StableHLO's own samples say; elsewhere infinities are C99's, in the function and the op."""
+    z = np.array([complex(a, b) for a in (-np.inf, np.inf) for b in (np.inf, -np.inf, 0.5, np.nan)])
+    found = np.asarray(ENGINES[engine](lambda x: bind("stablehlo.exponential", x))(z))
+    both = np.isinf(z.real) & np.isinf(z.imag)
+    np.testing.assert_array_equal(found[both], complex(np.nan, np.nan))
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(found[~both].real, np.exp(z[~both]).real)
+
+
 def test_division_does_not_overflow():
     big = np.array([1e300 + 1e300j, 1e-300 - 1e-300j])
     found = np.asarray(tfn.jit(lambda x: x / x)(big))

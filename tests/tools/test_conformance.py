@@ -14,12 +14,30 @@ func.func @main() {
   return
 }
 """
+CALLED = """
+func.func @main() -> tensor<2xf32> {
+  %a = stablehlo.constant dense<[1.0, 2.0]> : tensor<2xf32>
+  %b = stablehlo.add %a, %a : tensor<2xf32>
+  %c = stablehlo.constant dense<[2.0, 4.0]> : tensor<2xf32>
+  %d = stablehlo.custom_call @check.eq(%b, %c) : (tensor<2xf32>, tensor<2xf32>) -> tensor<i1>
+  return %b : tensor<2xf32>
+}
+"""
+UNREACHED = """
+func.func @other(%a: tensor<f32>) {
+  check.expect_eq %a, %a : tensor<f32>
+  return
+}
+"""
 CASES = {
     "passes.mlir": (PASSING, "passed", ""),
     "fails.mlir": (PASSING.replace("4.0]", "5.0]"), "failed", "got 4.0, expected 5.0"),
     "sections.mlir": (PASSING + "// -----\n" + PASSING.replace("4.0]", "5.0]"), "failed", "5.0"),
     "unsupported.mlir": (PASSING.replace("stablehlo.add", "stablehlo.teleport"), "unsupported",
                          "stablehlo.teleport"),
+    "result.mlir": (CALLED, "passed", ""),
+    "wrong_result.mlir": (CALLED.replace("4.0]", "5.0]"), "failed", "check.eq: 1 of 2"),
+    "unreached.mlir": (PASSING + UNREACHED, "failed", "1 checks did not run"),
     "malformed.mlir": (PASSING.replace("%b = ", "%b = = "), "error", "column"),
     "dynamic.mlir": ("func.func @main(%a: tensor<?xf32>) -> tensor<?xf32> {\n"
                      "  %0 = stablehlo.add %a, %a : tensor<?xf32>\n  return %0 : tensor<?xf32>\n}\n",
@@ -43,7 +61,7 @@ def test_results(folder, tmp_path, engine):
         [sys.executable, "-m", "tfn.tools.conformance", "stablehlo", str(folder), "--engine", engine,
          "--json", str(tmp_path / "r.json"), "-n", "1"], capture_output=True, text=True, timeout=120)
     assert found.returncode == 1
-    assert "2 of 6 passed" in found.stdout
+    assert "3 of 9 passed" in found.stdout
     results = json.loads((tmp_path / "r.json").read_text())["results"]
     assert len(results) == len(CASES)
     for row in results:
@@ -52,6 +70,8 @@ def test_results(folder, tmp_path, engine):
         assert detail in row["detail"]
         assert row["tier"] == "core"
         assert set(row) >= {"file", "status", "worst_ulp", "detail"}
+    checks = {row["file"].rsplit("/", 1)[1]: row["checks"] for row in results}
+    assert checks["sections.mlir"] == 2 and checks["result.mlir"] == 1 and not checks["dynamic.mlir"]
 
 
 def test_a_mistake(tmp_path):
