@@ -17,12 +17,13 @@ from ..ir.core import Block, Op, Value
 from ..ir.dims import Extent
 from ..ir.dtypes import DType
 from ..ops.reduction import combiner
-from ..passes.fuse import SINGLE
+from ..passes.fuse import SINGLE, adds_rows
 from . import mathlib
 from .contraction import contraction
 from .emitter import Emitter
 from .extents import Extents
 from .target import Target
+from .text import literal
 
 VERSION = "1"
 """Part of every cache key: raise it when the meaning of a kernel's text changes."""
@@ -116,7 +117,7 @@ def _element_loops(emit: Emitter, outputs: list[tuple[Value, str]]) -> None:
         by_shape.setdefault(tuple(value.shape), []).append((value, pointer))
     for group in by_shape.values():
         value, pointer = group[0]
-        if len(group) == 1 and _accumulates(value):
+        if len(group) == 1 and value.op is not None and adds_rows(value.op):
             _accumulate(emit, value, pointer)
             continue
         _nest(emit, group, ())
@@ -136,19 +137,8 @@ def _nest(emit: Emitter, group, index) -> None:
         emit.store_to(place, value.dtype, register)
 
 
-def _accumulates(value: Value) -> bool:
-    """A reduction that keeps the innermost dim: adding whole rows into the result streams memory,
-    where one element at a time would stride through it."""
-    op = value.op
-    if op is None or op.name != "stablehlo.reduce" or len(op.results) != 1:
-        return False
-    rank = len(op.operands[0].shape)
-    return (rank - 1 not in op.attributes["dimensions"] and len(value.shape) > 0
-            and combiner(op.regions[0]) is not None
-            and value.dtype.kind != "bool" and value.dtype.bits >= 32)
-
-
 def _accumulate(emit: Emitter, value: Value, pointer: str) -> None:
+    """Columns added up row by row: that streams through memory."""
     op = value.op
     assert op is not None
     x, initial = op.operands
@@ -156,36 +146,94 @@ def _accumulate(emit: Emitter, value: Value, pointer: str) -> None:
     kept = [d for d in range(len(x.shape)) if d not in dims]
     emit.pointers[value] = pointer
     columns = emit.extent(x, kept[-1])
+    partial = _partial_rows(emit, op, dims)
 
-    def each_column(at: dict[int, Any], reduced: bool) -> None:
+    def each_column(at: dict[int, Any], row: int, element) -> None:
+        """Store `element(old, at)` in each place of a row: partial sums, or (-1) the result."""
         with emit.loop(0, columns) as j, emit.scope():
             full = {**at, kept[-1]: j}
-            place = emit.pointer(value, [full[d] for d in kept])
-            if not reduced:
-                emit.store_to(place, value.dtype, emit.at(initial, []))
-                return
-            old = emit.load_from(place, value.dtype)
-            element = emit.at(x, [full[d] for d in range(len(x.shape))])
-            new = emit.region(op.regions[0], [old, element])[0]
-            emit.store_to(place, value.dtype, new)
+            if row < 0:
+                place = emit.pointer(value, [full[d] for d in kept])
+            else:
+                place = emit.inst(f"getelementptr inbounds {value.dtype.storage}, ptr {partial[row]},"
+                                  f" i64 {j}")
+            emit.store_to(place, value.dtype, element(place, full))
 
-    def reduce(at: dict[int, Any], rest: list[int]) -> None:
+    def combined(more):
+        def element(place: str, full: dict[int, Any]) -> str:
+            old = emit.load_from(place, value.dtype)
+            return emit.region(op.regions[0], [old, more(full)])[0]
+        return element
+
+    def rows(at: dict[int, Any], rest: list[int], into: int) -> None:
         if not rest:
-            each_column(at, True)
+            each_column(at, into, combined(
+                lambda full: emit.at(x, [full[d] for d in range(len(x.shape))])))
             return
-        with emit.loop(0, emit.extent(x, rest[0])) as i, emit.scope():
-            reduce({**at, rest[0]: i}, rest[1:])
+        row = len(dims) - len(rest)
+        extent = emit.extent(x, rest[0])
+        step = 1 if row or row not in partial or len(rest) > 1 else _ROWS
+        with emit.loop(0, extent, step) as i, emit.scope():
+            if row not in partial:
+                rows({**at, rest[0]: i}, rest[1:], into)
+                return
+            each_column(at, row, lambda *_: literal(-0.0, value.dtype))
+            if step == 1:
+                rows({**at, rest[0]: i}, rest[1:], row)
+            else:
+                with emit.loop(i, emit.imin(emit.iadd(i, step), extent)) as k, emit.scope():
+                    rows({**at, rest[0]: k}, [], row)
+            each_column(at, into, combined(lambda full: emit.load_from(emit.inst(
+                f"getelementptr inbounds {value.dtype.storage}, ptr {partial[row]},"
+                f" i64 {full[kept[-1]]}"), value.dtype)))
 
     def outer(at: dict[int, Any], rest: list[int]) -> None:
         if rest:
             with emit.loop(0, emit.extent(x, rest[0])) as i, emit.scope():
                 outer({**at, rest[0]: i}, rest[1:])
             return
-        each_column(at, False)
-        reduce(at, dims)
+        each_column(at, -1, lambda *_: emit.at(initial, []))
+        rows(at, dims, -1)
 
     outer({}, kept[:-1])
     del emit.pointers[value]
+
+
+_ROWS = 256
+"""Rows added to a partial sum before it is added to the result."""
+
+
+def _partial_rows(emit: Emitter, op: Op, dims: list[int]) -> dict[int, str]:
+    """Pointers to rows of partial sums, by the number of the reduced dim they begin anew with.
+
+    One running sum of n numbers has an error that grows with n: over the 100,000 pixels of a batch
+    40 times that of XLA's. Sums of the inner dims, added up in turn, keep it small.
+    """
+    x = op.operands[0]
+    if combiner(op.regions[0]) != "add" or not x.dtype.is_float:
+        return {}
+    numbers = [0] if len(dims) == 1 else _boundaries([emit.extent(x, d) for d in dims])
+    width = max(d for d in range(len(x.shape)) if d not in dims)
+    size = x.type.with_shape((x.shape[width],)).nbytes
+    columns = emit.extent(x, width)
+    found = {}
+    for place, number in enumerate(numbers):
+        base = emit.scratch(emit.scratch_bytes + size)
+        found[number] = emit.inst(f"getelementptr inbounds {x.dtype.storage}, ptr {base},"
+                                  f" i64 {emit.imul(columns, place)}")
+    return found
+
+
+def _boundaries(extents: list[int | str]) -> list[int]:
+    """The reduced dims in each round of which a partial sum begins, one for every 16 rows or more."""
+    found, rows = [], 1
+    for number in range(len(extents) - 2, -1, -1):
+        extent = extents[number + 1]
+        rows *= extent if isinstance(extent, int) else 16
+        if rows >= 16:
+            found.append(number)
+            rows = 1
+    return found
 
 
 def _flattened(block: Block) -> Block:

@@ -11,6 +11,7 @@ from ..codegen.emitter import is_splat
 from ..ir.core import Block, Function, Op, Value
 from ..ir.rewrite import Rewriter
 from ..ops.declare import definition
+from ..ops.reduction import combiner
 from ..trace.core import free_values
 from .regions import CONTROL
 
@@ -62,10 +63,24 @@ def may_fuse(producer: Op, consumer: Op) -> bool:
         return False
     if producer.definition.pointwise:
         return True
+    # Sums of columns are kernels of their own: those add whole rows, an element at a time would
+    # stride through memory.
+    if adds_rows(producer):
+        return False
     # A reduction runs once per result element only under elementwise consumers of its shape.
     return (producer.name in ("stablehlo.reduce", "stablehlo.reduce_window")
             and getattr(consumer.definition, "scalar", None) is not None
             and consumer.result.shape == producer.results[0].shape)
+
+
+def adds_rows(op: Op) -> bool:
+    """A reduction that keeps the innermost dim."""
+    if op.name != "stablehlo.reduce" or len(op.results) != 1:
+        return False
+    rank, result = len(op.operands[0].shape), op.result
+    return (rank - 1 not in op.attributes["dimensions"] and len(result.shape) > 0
+            and combiner(op.regions[0]) is not None
+            and result.dtype.kind != "bool" and result.dtype.bits >= 32)
 
 
 class _Group:
