@@ -42,8 +42,10 @@ def _register() -> None:
         serve,
         train,
     )
+    from .bench import command as bench
 
-    for module in (demo, train, evaluate, export, serve, predict, launch, compile, inspect, doctor):
+    for module in (demo, train, evaluate, export, serve, predict, launch, compile, inspect, bench,
+                   doctor):
         app.command(module.NAME)(module.command)
 
 
