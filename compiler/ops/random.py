@@ -88,17 +88,15 @@ _PHILOX_FACTORS = (0xD2511F53, 0xCD9E8D57)
 _PHILOX_STEPS = (0x9E3779B9, 0xBB67AE85)
 
 
-def _philox(state, size: int, bits: int):
-    """Philox4x32-10 (Salmon et al., SC 2011): four u32 or two u64 for each counter."""
-    count = -(-size // (4 if bits == 32 else 2))
-    key = [_spread(k, count) for k in _halves(_word(state, 0))]
-    counters = _counters(state, count)
-    # As XLA: a state of two words counts in the lower half only, and the key is the upper one.
-    upper = _spread(_word(state, 2 if state.shape[0] == 3 else 0), count)
-    x = [*_halves(counters), *_halves(upper)]
+def philox4x32(key, counter):
+    """Philox4x32-10 (Salmon et al., SC 2011): four uint32 words from four, under a key of two.
+
+    `key` and `counter` are lists of arrays or traced values, all of one shape.
+    """
+    x, shape = list(counter), counter[0].shape
 
     def full(value):
-        return bind("stablehlo.broadcast_in_dim", np.uint32(value), shape=(count,),
+        return bind("stablehlo.broadcast_in_dim", np.uint32(value), shape=shape,
                     broadcast_dimensions=())
 
     for step in range(10):
@@ -109,6 +107,24 @@ def _philox(state, size: int, bits: int):
         mixed = [bind("stablehlo.xor", bind("stablehlo.xor", high[1 - i], x[2 * i + 1]), round_key[i])
                  for i in range(2)]
         x = [mixed[0], low[1], mixed[1], low[0]]
+    return x
+
+
+def _carried(upper, low, before):
+    """`upper` + 1 where the 64 bits below it have wrapped round: `low` is less than `before`."""
+    wrapped = bind("stablehlo.compare", low, before, comparison_direction="LT")
+    return bind("stablehlo.add", upper, bind("stablehlo.convert", wrapped, dtype=UI64))
+
+
+def _philox(state, size: int, bits: int):
+    """Philox words: four u32 or two u64 for each counter."""
+    count = -(-size // (4 if bits == 32 else 2))
+    key = [_spread(k, count) for k in _halves(_word(state, 0))]
+    counters = _counters(state, count)
+    # As XLA: a state of two words counts in the lower half only, and the key is the upper one.
+    upper = _spread(_word(state, 2 if state.shape[0] == 3 else 0), count)
+    upper = _carried(upper, counters, _spread(_word(state, 1), count))
+    x = philox4x32(key, [*_halves(counters), *_halves(upper)])
     words = x if bits == 32 else [_joined(x[0], x[1]), _joined(x[2], x[3])]
     columns = [bind("stablehlo.reshape", w, shape=(count, 1)) for w in words]
     table = bind("stablehlo.concatenate", *columns, dimension=1)
@@ -195,7 +211,9 @@ class RngBitGenerator(OpDefinition):
         if type.dtype.kind == "int":
             bits = bind("stablehlo.bitcast_convert", bits, dtype=type.dtype)
         grown = bind("stablehlo.add", _word(state, 1), np.uint64([blocks]))
-        parts = [_word(state, 0), grown, *([_word(state, 2)] if state.shape[0] == 3 else [])]
+        parts = [_word(state, 0), grown]
+        if state.shape[0] == 3:
+            parts.append(_carried(_word(state, 2), grown, _word(state, 1)))
         return [bind("stablehlo.concatenate", *parts, dimension=0), bits]
 
     def vjp(cotangents, op, operands, results):

@@ -32,7 +32,6 @@ from .continuous import (
     exponential,
     float_dtype,
     normal,
-    normal_of,
     number,
     open_unit,
     rademacher,
@@ -40,12 +39,13 @@ from .continuous import (
     uniform,
     unit_of,
 )
+from .gaussian import normal_of
 from .threefry import Lanes, split
 
 State = list[Value]
 
 
-def _while(condition: Callable[..., Value], body: Callable[..., State], state: State) -> State:
+def loop(condition: Callable[..., Value], body: Callable[..., State], state: State) -> State:
     """Run `body` on the state while `condition` holds: at once, or as a recorded loop."""
     if current_graph() is None:
         while condition(*state):
@@ -109,7 +109,7 @@ def _gamma_lanes(key: Value, alpha: Value, dtype: DType, in_logarithms: bool) ->
 
     def gauss(own: Lanes) -> Value:
         low = number(open_unit(dtype), dtype)
-        return normal_of(tnp.maximum(low, unit(own) * (1 - low) + low), dtype)
+        return normal_of(tnp.maximum(low, unit(own) * (1 - low) + low))
 
     def open_(square: Value, cube: Value, u: Value) -> Value:
         """Which elements have not accepted."""
@@ -127,7 +127,7 @@ def _gamma_lanes(key: Value, alpha: Value, dtype: DType, in_logarithms: bool) ->
                     tnp.where(pending, 1 + fresh * c, v)]
 
         zero = tnp.zeros(shape, dtype)
-        _, _, x, v = _while(lambda first, second, x, v: tnp.any(wanted & (v <= 0)), again,
+        _, _, x, v = loop(lambda first, second, x, v: tnp.any(wanted & (v <= 0)), again,
                             [*own.words, zero, zero - 1])
         return x, v
 
@@ -142,7 +142,7 @@ def _gamma_lanes(key: Value, alpha: Value, dtype: DType, in_logarithms: bool) ->
 
     one = tnp.ones(shape, dtype)
     start = [*lanes.words, one - 1, one, one + 1]
-    _, _, _, cube, _ = _while(
+    _, _, _, cube, _ = loop(
         lambda first, second, square, cube, u: tnp.any(open_(square, cube, u)), attempt, start)
     if in_logarithms:
         logarithm = tnp.log1p(-unit(last))
@@ -232,7 +232,7 @@ def _poisson_by_products(key: ArrayLike, lam: Value, dtype: DType) -> Value:
         return [keys[0], count, logarithm + tnp.log(uniform(keys[1], lam.shape))]
 
     start = [asarray(key), tnp.zeros(lam.shape, dtype), tnp.zeros(lam.shape, F32)]
-    _, count, _ = _while(lambda own, count, logarithm: tnp.any(logarithm > -lam), body, start)
+    _, count, _ = loop(lambda own, count, logarithm: tnp.any(logarithm > -lam), body, start)
     return count - 1
 
 
@@ -256,7 +256,7 @@ def _poisson_by_rejection(key: ArrayLike, lam: Value, dtype: DType) -> Value:
         return [keys[0], tnp.where(accept, k, found), accepted | accept]
 
     start = [asarray(key), tnp.full(lam.shape, -1, kind), tnp.zeros(lam.shape, bool)]
-    _, found, _ = _while(lambda own, found, accepted: ~tnp.all(accepted), body, start)
+    _, found, _ = loop(lambda own, found, accepted: ~tnp.all(accepted), body, start)
     return convert(found, dtype)
 
 
@@ -299,7 +299,7 @@ def _binomial_by_steps(key: ArrayLike, n: Value, q: Value) -> Value:
         return [keys[1], count, place + step]
 
     start = [asarray(key), tnp.zeros(shape, kind), tnp.zeros(shape, kind)]
-    _, count, _ = _while(lambda own, count, place: tnp.any(place <= n), body, start)
+    _, count, _ = loop(lambda own, count, place: tnp.any(place <= n), body, start)
     return count - 1
 
 
@@ -319,6 +319,20 @@ def _stirling_tail(k: Value) -> Value:
 
 def _binomial_by_rejection(key: ArrayLike, n: Value, q: Value) -> Value:
     kind, shape = dtype_of(q), q.shape
+    propose = binomial_proposals(n, q)
+
+    def body(own: Value, found: Value, accepted: Value) -> State:
+        keys = split(own, 3)
+        k, accept = propose(uniform(keys[1], shape, kind), uniform(keys[2], shape, kind))
+        return [keys[0], tnp.where(accept, k, found), accepted | accept]
+
+    start = [asarray(key), tnp.full(shape, -1, kind), tnp.zeros(shape, bool)]
+    _, found, _ = loop(lambda own, found, accepted: ~tnp.all(accepted), body, start)
+    return found
+
+
+def binomial_proposals(n: Value, q: Value) -> Callable[[Value, Value], tuple[Value, Value]]:
+    """BTRS: a function of two uniform numbers to a proposed count and whether it is accepted."""
     deviation = tnp.sqrt(n * q * (1 - q))
     b = 1.15 + 2.53 * deviation
     a = -0.0873 + 0.0248 * b + 0.01 * q
@@ -328,9 +342,8 @@ def _binomial_by_rejection(key: ArrayLike, n: Value, q: Value) -> Value:
     alpha = (2.83 + 5.1 / b) * deviation
     m = tnp.floor((n + 1) * q)
 
-    def body(own: Value, found: Value, accepted: Value) -> State:
-        keys = split(own, 3)
-        u, v = uniform(keys[1], shape, kind) - 0.5, uniform(keys[2], shape, kind)
+    def propose(u: Value, v: Value) -> tuple[Value, Value]:
+        u = u - 0.5
         beside = 0.5 - tnp.abs(u)
         quick = (beside >= 0.07) & (v <= limit)
         k = tnp.floor((2 * a / beside + b) * u + middle)
@@ -341,12 +354,9 @@ def _binomial_by_rejection(key: ArrayLike, n: Value, q: Value) -> Value:
                  + (k + 0.5) * tnp.log(ratio * (n - k + 1) / (k + 1))
                  + _stirling_tail(m) + _stirling_tail(n - m) - _stirling_tail(k)
                  - _stirling_tail(n - k))
-        accept = quick | (~never & (v <= bound))
-        return [keys[0], tnp.where(accept, k, found), accepted | accept]
+        return k, quick | (~never & (v <= bound))
 
-    start = [asarray(key), tnp.full(shape, -1, kind), tnp.zeros(shape, bool)]
-    _, found, _ = _while(lambda own, found, accepted: ~tnp.all(accepted), body, start)
-    return found
+    return propose
 
 
 def multinomial(key: ArrayLike, n: ArrayLike, p: ArrayLike, shape=None, dtype=F32) -> Value:
