@@ -7,15 +7,16 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from .codegen.target import Target
-from .errors import OpError, UnsupportedError, user_location
+from .dump import Stages
+from .errors import CompileError, OpError, TfnError, UnsupportedError, user_location
 from .ir.core import Function, Op
 from .ir.dims import Dim, Extent
+from .ir.verify import verify
 from .passes import PIPELINE
 from .passes.inline import inline
 from .passes.regions import everywhere
@@ -52,22 +53,30 @@ def run_passes(
     function: Function, target: Target, until: str | None = None,
     observe: Callable[[str, Function], None] | None = None,
 ) -> Function:
-    """`function` after the pipeline, or after the pass named `until`."""
-    folder = os.environ.get("TFN_DUMP")
-    for number, (name, apply) in enumerate(PIPELINE):
+    """`function` after the pipeline, or after the pass named `until`.
+
+    With `TFN_VERIFY` set, what a pass makes is verified: `CompileError` names the pass that broke it.
+    """
+    stages = Stages(function)
+    stages.write("trace", function)
+    for name, apply in PIPELINE:
         function = everywhere(apply, function, target)
+        if os.environ.get("TFN_VERIFY"):
+            _verify(function, name)
         if observe is not None:
             observe(name, function)
-        if folder:
-            _dump(folder, f"{function.name}.{number}.{name}.mlir", str(function))
+        stages.write(name, function)
         if name == until:
             break
     return function
 
 
-def _dump(folder: str, name: str, text: str) -> None:
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    Path(folder, name).write_text(text)
+def _verify(function: Function, stage: str) -> None:
+    try:
+        verify(function)
+    except TfnError as error:
+        raise CompileError(f"the pass {stage} broke {function.name}, a defect of tfn:"
+                           f" {error.message}", error.location) from error
 
 
 def compile_function(
@@ -110,7 +119,6 @@ class Executable:
         self._addresses = [self._address(s) for s in plan.steps]
         self._bound: dict[tuple, _Bound] = {}
         self._lock = threading.Lock()
-        self._dump_kernels()
 
     def _address(self, step) -> int:
         if step.jump is not None:
@@ -122,12 +130,6 @@ class Executable:
         if step.collective is None:
             return walk.copy_address()
         return walk.collective_address(step.collective.name)
-
-    def _dump_kernels(self) -> None:
-        folder = os.environ.get("TFN_DUMP")
-        if folder:
-            for kernel in self.plan.kernels():
-                _dump(folder, f"{kernel.name}.ll", kernel.text)
 
     def __call__(self, *arguments: np.ndarray) -> list[np.ndarray]:
         """Run on arrays of the declared types; returns one new array per result.

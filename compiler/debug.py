@@ -6,12 +6,14 @@ out of numbers is named with the user's line, in that very run.
 
 from __future__ import annotations
 
-import string
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .errors import NanError
+import numpy as np
+
+from .errors import NanError, OpError, user_location
 from .ir.core import TensorType
 from .ir.dtypes import as_dtype
 from .ops.host import CHECKS
@@ -41,15 +43,19 @@ def check_nans(nans: bool = True, infs: bool = False) -> Iterator[None]:
 def print(format: str, *arguments: Any, **keywords: Any) -> None:
     """Print `format.format(*arguments, **keywords)` when the program runs, eagerly and in jit.
 
-    Lines come in program order. Raises `ValueError` for a format that does not fit the arguments.
+    Lines come in program order. Raises `OpError` (a `ValueError`) at the user's line for a format that
+    does not fit the arguments.
     """
     names = list(keywords)
-    expected = [name for _, name, _, _ in string.Formatter().parse(format) if name is not None]
-    numbered = sum(not n or n[0].isdigit() for n in expected)
-    unknown = [n for n in expected if n and not n[0].isdigit()
-               and n.split(".")[0].split("[")[0] not in keywords]
-    if unknown or (numbered and not arguments):
-        raise ValueError(f"the format {format!r} needs {', '.join(unknown) or 'arguments'}")
+    leaves, structure = tree.flatten((arguments, list(keywords.values())))
+    samples, named_samples = tree.unflatten(structure, [_sample(leaf) for leaf in leaves])
+    try:
+        format.format(*samples, **dict(zip(names, named_samples, strict=True)))
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        given = [str(as_leaf(leaf).type) for leaf in leaves]
+        wrong = f"there is no {error}" if isinstance(error, KeyError) else error
+        raise OpError(f"the format {format!r} does not fit {', '.join(given) or 'no arguments'}:"
+                      f" {wrong}", user_location()) from None
 
     def show(*values: Any) -> None:
         positional, named = values[: len(arguments)], values[len(arguments):]
@@ -58,9 +64,14 @@ def print(format: str, *arguments: Any, **keywords: Any) -> None:
     callback(show, *arguments, *keywords.values())
 
 
-def _write(line: str) -> None:
-    import sys
+def _sample(leaf: Any) -> np.ndarray:
+    """An array like `leaf`, to try a format on."""
+    type = as_leaf(leaf).type
+    shape = [d if isinstance(d, int) else 1 for d in type.shape]
+    return np.broadcast_to(np.zeros((), type.dtype.numpy), shape)[()]
 
+
+def _write(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

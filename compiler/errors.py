@@ -15,27 +15,39 @@ from .ir.core import Location
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 _ROOT = os.path.dirname(_PACKAGE)
-_INTERNAL = [
+_INTERNAL = tuple(
     os.path.join(_ROOT, folder) + os.sep
     for folder in ("compiler", "keras", "distributed", "export", "serving", "compat", "tools")
-]
+)
 _LIBRARY_PARTS = tuple(
     os.sep + part + os.sep for part in ("keras", "keras_hub", "optree", "tree")
 )
 
 
 class TfnError(Exception):
-    """Base of tfn's own errors. `location` is the user's line, when there is one."""
+    """Base of tfn's own errors. `location` is the user's line, when there is one; `related` another
+    place that matters, with words for it (`("it was made", location)`)."""
 
-    def __init__(self, message: str, location: Location | None = None):
+    def __init__(self, message: str, location: Location | None = None,
+                 related: tuple[str, Location] | None = None):
         super().__init__(message)
         self.message = message
         self.location = location
+        self.related = related
 
     def __str__(self) -> str:
-        if self.location is None:
-            return self.message
-        return f"{self.location}: {self.message}{excerpt(self.location)}"
+        report = self.message
+        if self.location is not None:
+            report = f"{self.location}{self.location.inside()}: {report}{excerpt(self.location)}"
+        if self.related is not None and str(self.related[1]) != str(self.location):
+            words, place = self.related
+            report += f"\n{words} at {place}{place.inside()}:{excerpt(place)}"
+        return report
+
+    @property
+    def args(self) -> tuple[str]:  # type: ignore[override]
+        """The whole report: Keras makes a new error of this, which would lose the place."""
+        return (str(self),)
 
 
 def excerpt(location: Location) -> str:
@@ -72,7 +84,11 @@ class CompileError(TfnError):
 
 
 class NanError(TfnError, FloatingPointError):
-    """An operation made a NaN (or an infinity) out of finite numbers."""
+    """An operation made a NaN (or an infinity) that none of its operands holds."""
+
+
+class DonatedError(TfnError, RuntimeError):
+    """An array whose memory was given to a compiled function is used again."""
 
 
 class ParseError(TfnError, ValueError):
@@ -80,39 +96,55 @@ class ParseError(TfnError, ValueError):
 
 
 def user_location() -> Location | None:
-    """The innermost frame that is neither tfn nor a library between it and the user."""
+    """The innermost frame that is neither tfn nor a library between it and the user.
+
+    The library's own frame nearest to tfn is kept beside it: in a model made of a library's layers it
+    tells which one.
+    """
     frame: FrameType | None = sys._getframe(1)
-    last = None
+    last = library = None
     while frame is not None:
-        file = frame.f_code.co_filename
-        if not _is_internal(file):
-            return _location(frame)
+        whose = _KNOWN.get(frame.f_code.co_filename) or _classify(frame.f_code.co_filename)
+        if whose is _USER:
+            return _location(frame, library)
+        if whose is _LIBRARY and library is None:
+            library = (frame.f_code, frame.f_lineno)
         last = frame
         frame = frame.f_back
-    return _location(last) if last else None
+    return _location(last, None) if last else None
 
 
-def _location(frame: FrameType) -> Location:
+def _location(frame: FrameType, library: tuple | None) -> Location:
     code = frame.f_code
-    return Location(code.co_filename, frame.f_lineno, code.co_name, (code, frame.f_lasti))
+    return Location(code.co_filename, frame.f_lineno, code.co_name, (code, frame.f_lasti), library)
 
 
 _WIDEST = 200
 """A longer source line is cut."""
 
-_KNOWN: dict[str, bool] = {}
+_TFN, _LIBRARY, _USER = "tfn", "library", "user"
+
+_PLUMBING = tuple(part.replace("/", os.sep) for part in (
+    "/keras/src/ops/", "/keras/src/utils/", "/keras/src/backend/", "/keras/src/tree/",
+    "/keras/src/trainers/", "/optree/", "/tree/"))
+"""Parts of libraries that only pass on what others ask for."""
+
+_GENERATED = ("<frozen ", "<__array_function__", "<attrs ", "<decorator-gen")
+"""Code without a file that no user wrote; `<stdin>`, `<string>` and doctests are the user's."""
+
+_KNOWN: dict[str, str] = {}
+"""Whose code a file is."""
 
 
-def _is_internal(file: str) -> bool:
-    known = _KNOWN.get(file)
-    if known is None:
-        path = os.path.abspath(file) if not file.startswith("<") else file
-        site = "site-packages" in path
-        known = (
-            file.startswith("<")
-            or any(path.startswith(folder) for folder in _INTERNAL)
-            or (site and any(part in path for part in _LIBRARY_PARTS))
-            or (os.sep + "lib" + os.sep + "python" in path and not site)
-        )
-        _KNOWN[file] = known
-    return known
+def _classify(file: str) -> str:
+    path = os.path.abspath(file) if not file.startswith("<") else file
+    site = "site-packages" in path
+    standard = os.sep + "lib" + os.sep + "python" in path and not site
+    if standard or file.startswith(_GENERATED) or path.startswith(_INTERNAL):
+        whose = _TFN
+    elif site and any(part in path for part in _LIBRARY_PARTS):
+        whose = _TFN if any(part in path for part in _PLUMBING) else _LIBRARY
+    else:
+        whose = _USER
+    _KNOWN[file] = whose
+    return whose

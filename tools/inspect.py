@@ -15,9 +15,10 @@ NAME = "inspect"
 
 
 def command(
-    path: Path = typer.Argument(..., help="A bundle, a StableHLO file, or a run folder."),
+    path: Path = typer.Argument(None, help="A bundle, a StableHLO file, a run folder, or a kernel's"
+                                " .ll file among the dumps of TFN_DUMP, which is run alone."),
     stage: str = typer.Option(None, help="Show the IR after this pass; `parse` shows it as read,"
-                              " `plan` the steps and the memory they use."),
+                              " `plan` the steps and the memory they use, `list` what there is."),
     function: str = typer.Option(None, help="Which function or signature.  [default: all]"),
     json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
@@ -26,7 +27,18 @@ def command(
         tfn inspect exported/digits
         tfn inspect exported/digits --stage fuse
         tfn inspect step.mlir --stage plan
+        tfn inspect --stage list
+        tfn inspect dumps/kernels/k07f1.ll
     """
+    if stage == "list":
+        _list_stages(json)
+        return
+    if path is None:
+        raise TfnError("inspect needs a path: of a bundle, a StableHLO file, a run folder or a dumped"
+                       " kernel")
+    if path.suffix == ".ll":
+        _kernel(path, json)
+        return
     from .export import is_bundle
 
     if path.is_dir() and is_bundle(path):
@@ -62,9 +74,43 @@ def command(
             print(text)
 
 
+def _list_stages(json: bool) -> None:
+    from ..compiler.passes import PIPELINE
+
+    stages = {"parse": "The program as it was read or traced."}
+    for name, apply in PIPELINE:
+        stages[name] = (apply.__doc__ or "").split("\n")[0]
+    stages["plan"] = "Which kernel runs when, and where every value lives."
+    if json:
+        print_json(stages)
+        return
+    table = Table("stage", "what it does")
+    for name, text in stages.items():
+        table.add_row(name, text)
+    console.print(table)
+
+
+def _kernel(file: Path, json: bool) -> None:
+    from ..compiler.dump import run_kernel
+
+    run = run_kernel(file)
+    about: dict[str, Any] = {"name": run.name, "line": run.line, "ops": run.ops,
+             "arguments": [f"{a.dtype}{list(a.shape)}" for a in run.arguments],
+             "results": [f"{r.dtype}{list(r.shape)}" for r in run.results],
+             "microseconds": run.seconds * 1e6, "error": run.error()}
+    if json:
+        print_json(about)
+        return
+    console.print(f"{run.name}, of {run.line or 'no line'}: {', '.join(run.ops)}")
+    console.print(f"({', '.join(about['arguments'])}) -> ({', '.join(about['results'])})")
+    console.print(f"{about['microseconds']:.1f} microseconds; largest difference from the evaluator,"
+                  f" relative to the largest number: {about['error']:.3g}")
+
+
 def _stage(function, stage: str) -> str:
     from ..compiler.codegen.target import Target
     from ..compiler.compile import run_passes
+    from ..compiler.dump import plan_text
     from ..compiler.passes import PIPELINE
     from ..compiler.runtime.plan import make_plan
 
@@ -73,15 +119,7 @@ def _stage(function, stage: str) -> str:
     if stage == "parse":
         return str(function)
     if stage == "plan":
-        plan = make_plan(run_passes(function, target), target)
-        lines = [f"{function.name}: {len(plan.steps)} steps, {len(plan.kernels())} kernels,"
-                 f" arena of {plan.arena_bytes} bytes"]
-        for step in plan.steps:
-            what = step.kernel.name if step.kernel else (
-                step.collective.name if step.collective else "copy")
-            places = ", ".join(f"{p.base}{p.number}+{p.offset}" for p in step.places)
-            lines.append(f"  {what}({places}) [{', '.join(map(str, step.extents))}]")
-        return "\n".join(lines)
+        return plan_text(function.name, make_plan(run_passes(function, target), target))
     if stage not in names:
         raise TfnError(f"there is no stage `{stage}`; there are parse, {', '.join(names)}, plan")
     return str(run_passes(function, target, until=stage))

@@ -8,7 +8,7 @@ nothing here knows a particular op. Functions are not edited in place: a pass bu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +28,35 @@ class Location:
     function: str = ""
     span: tuple[Any, int] | None = field(default=None, compare=False, repr=False)
     """First and last column (from 0), or a code object and the offset of an instruction in it."""
+    library: tuple[Any, int] | None = field(default=None, compare=False, repr=False)
+    """Code object (or its name) and line of the library function between the user and the op."""
+    derivative: bool = field(default=False, compare=False)
+    """The op belongs to the derivative of what stands there."""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
 
     def __reduce__(self):
-        return Location, (self.file, self.line, self.function, self.columns())
+        library = self.library and (self._library_name(), self.library[1])
+        return Location, (self.file, self.line, self.function, self.columns(), library,
+                          self.derivative)
+
+    def of_derivative(self) -> Location:
+        return replace(self, derivative=True)
+
+    def inside(self) -> str:
+        """`" (in Dense.call, keras/src/layers/core/dense.py:152)"` for what a library did on the user's
+        behalf, `" (in its derivative)"`, or ""."""
+        derivative = " (in its derivative)" if self.derivative else ""
+        return derivative + (
+            f" (in {self._library_name()}:{self.library[1]})" if self.library else "")
+
+    def _library_name(self) -> str:
+        assert self.library is not None
+        code = self.library[0]
+        if isinstance(code, str):
+            return code
+        return f"{code.co_qualname}, {code.co_filename.rpartition('site-packages/')[2]}"
 
     def columns(self) -> tuple[int, int] | None:
         """First and last column (exclusive) of the expression on its line, if known."""

@@ -21,7 +21,7 @@ from ..ir.dtypes import I1, I32
 from ..ir.structs import GatherDimensionNumbers, ScatterDimensionNumbers
 from ..ops import indexing as _indexing  # noqa: F401  (declares the ops)
 from ..ops.reduction import reducer
-from ..trace.core import Array, Tracer, bind, trace_region
+from ..trace.core import Array, Tracer, bind, shown, trace_region
 from . import elementwise as el
 from .promote import (
     ArrayLike,
@@ -237,6 +237,10 @@ def _scalars(starts) -> list[Value]:
 
 # -- keys -----------------------------------------------------------------------------------------
 
+class IndexingError(OpError, IndexError):
+    """An index an array does not have."""
+
+
 @dataclass(frozen=True)
 class BasicKey:
     """Per dim of the operand: start, limit, stride (negative: reversed), whether an int dropped
@@ -256,9 +260,9 @@ def _expand(key: Any, rank: int) -> list[Any]:
     used = sum(_dims_of(i) for i in items)
     dots = [n for n, i in enumerate(items) if i is Ellipsis]
     if len(dots) > 1:
-        raise IndexError("an index may contain only one `...`")
+        raise IndexingError("an index may contain only one `...`", user_location())
     if used > rank:
-        raise IndexError(f"too many indices: {used} for an array of {rank} dims")
+        raise IndexingError(f"too many indices: {used} for an array of {rank} dims", user_location())
     fill = [slice(None)] * (rank - used)
     if dots:
         items[dots[0]:dots[0] + 1] = fill
@@ -354,8 +358,8 @@ def basic_key(items: Sequence[Any], shape: Sequence[Extent]) -> BasicKey:
         elif _is_advanced(item):
             bounds = (0, extent, 1)
         else:
-            raise IndexError(f"an index is an int, a slice, None, ... or an integer array, not"
-                             f" {item!r}")
+            raise IndexingError("an index is an int, a slice, None, `...`, or an array of integers or"
+                                f" booleans, not {shown(item)}", user_location())
         place += 0 if drop else 1
         for column, value in zip(columns, (*bounds, drop), strict=True):
             column.append(value)
@@ -368,7 +372,8 @@ def _scalar_start(item: Any, extent: Extent) -> Any:
         return item
     i = item if isinstance(item, Dim) else item.__index__()
     if isinstance(extent, int) and isinstance(i, int) and not -extent <= i < extent:
-        raise IndexError(f"index {i} is outside an axis of {extent}")
+        raise IndexingError(f"index {i} is outside an axis of {extent} (it may be {-extent} to"
+                            f" {extent - 1})", user_location())
     return i if isinstance(i, Dim) or i >= 0 else i + extent
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import TraceError, user_location
 from ..ir.dims import Dim
 from ..trace.core import Array, Operators, Tracer
 from . import cumulative, exchange, indexing, linear, manipulation, reduction, sorting, update
@@ -75,7 +76,7 @@ def _astype(self, dtype, copy: bool = False):
 
 def _iterate(self):
     if not self.shape:
-        raise TypeError("a 0-d array cannot be iterated over")
+        raise TraceError(f"a scalar, {self!r}, cannot be iterated over or unpacked", user_location())
     return (self[i] for i in range(len(self)))
 
 
@@ -84,8 +85,8 @@ def _round(self, decimals: int = 0):
 
 
 def _set_item(self, key, value, /):
-    raise TypeError("arrays are immutable; x.at[key].set(value) gives a changed copy (and .add,"
-                    " .multiply, .min, .max combine)")
+    raise TraceError("arrays are immutable: instead of x[key] = value write x = x.at[key].set(value);"
+                     " .at[key].add, .multiply, .min and .max combine", user_location())
 
 
 def _namespace(self, /, *, api_version: str | None = None):
@@ -100,6 +101,9 @@ def _namespace(self, /, *, api_version: str | None = None):
 
 def _method(function, name: str):
     def method(self, *args, **kwargs):
+        # NumPy's own functions call these methods, `np.sum(x)` does `x.sum(out=None)`.
+        if kwargs.get("out", self) is None:
+            del kwargs["out"]
         return function(self, *args, **kwargs)
 
     method.__name__ = name

@@ -14,13 +14,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..errors import OpError, user_location
+from ..errors import OpError, TraceError, user_location
 from ..ir.defaults import default_complex, default_float
 from ..ir.dims import Dim, Extent
 from ..ir.dtypes import ALL, BF16, C64, C128, F16, F32, F64, I1, I32, DType, as_dtype
 from ..ops import elementwise as _elementwise  # noqa: F401  (declares the ops)
 from ..ops import shape as _shape  # noqa: F401
-from ..trace.core import Array, Tracer, as_array, bind, current_graph
+from ..trace.core import Array, Tracer, as_array, bind, current_graph, shown
 from .device import check_device
 
 ArrayLike: TypeAlias = Any
@@ -42,7 +42,12 @@ def dtype_argument(spec) -> DType:
         known = _PYTHON_TYPES.get(spec)
     except TypeError:
         known = None
-    return _DEFAULTS[known]() if known is not None else as_dtype(spec)
+    if known is not None:
+        return _DEFAULTS[known]()
+    try:
+        return as_dtype(spec)
+    except TypeError as error:
+        raise TraceError(str(error), user_location()) from None
 
 
 def weak_kind(x) -> str | None:
@@ -373,7 +378,10 @@ class AxisError(OpError, IndexError):
 
 def normalize_axis(axis: int, rank: int) -> int:
     """`axis` counted from the front; `AxisError` when it is outside an array of `rank` dims."""
-    axis = axis.__index__()
+    try:
+        axis = axis.__index__()
+    except AttributeError:
+        raise TraceError(f"an axis is an int, not {shown(axis)}", user_location()) from None
     if not -rank <= axis < rank:
         raise AxisError(f"axis {axis} is outside an array of {rank} dims", user_location())
     return axis % rank

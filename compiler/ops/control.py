@@ -22,6 +22,7 @@ from ..trace.core import (
     bind,
     current_graph,
     free_values,
+    located,
     replay,
     replay_ops,
     trace,
@@ -305,11 +306,11 @@ def body_of(op: Op) -> Function | None:
         return None
     from .. import numpy  # noqa: F401  (defines the operators that rules use)
 
-    body, _ = trace(
-        lambda *operands: op.definition.rule("decompose")(operands, op.attributes, op.regions),
-        [o.type for o in op.operands], op.name.partition(".")[2])
-    for inner in body.ops:
-        inner.location = op.location
+    # Ops of a function that is applied keep their own lines.
+    with located(op.location):
+        body, _ = trace(
+            lambda *operands: op.definition.rule("decompose")(operands, op.attributes, op.regions),
+            [o.type for o in op.operands], op.name.partition(".")[2])
     return body
 
 

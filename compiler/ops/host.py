@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 
-from ..errors import NanError
+from ..errors import NanError, OpError, user_location
 from ..ir.core import Location, TensorType
 from ..ir.dtypes import as_dtype
 from .declare import Factors, OpDefinition, op
@@ -23,7 +23,17 @@ class Callback(OpDefinition):
         return list(attributes["types"])
 
     def evaluate(operands, attributes, regions, result_types):
-        return list(attributes["function"](*operands))
+        results = list(attributes["function"](*operands))
+        if len(results) != len(result_types):
+            raise OpError(f"the callback returned {len(results)} arrays, but {len(result_types)} were"
+                          " declared")
+        for i, (result, declared) in enumerate(zip(results, result_types, strict=True)):
+            found = np.asarray(result)
+            if found.shape != tuple(declared.shape) or not np.can_cast(
+                    found.dtype, declared.dtype.numpy, "same_kind"):
+                raise OpError(f"array {i} the callback returned is {found.dtype}{list(found.shape)},"
+                              f" but {declared} was declared")
+        return results
 
     def batch(op, operands, batched, batch):
         return batch.each(op, operands, batched)
@@ -35,7 +45,8 @@ class Callback(OpDefinition):
 
 @op("tfn.check_finite")
 class CheckFinite(OpDefinition):
-    """Raise for the first flag that is set; `makers` are (op name, result type, location) per flag."""
+    """Raise for the first flag that is set; `makers` are (op name, result type, location) per flag. An
+    argument's name is a quoted string, and its place that of the call."""
 
     host = True
     has_effect = True
@@ -47,7 +58,8 @@ class CheckFinite(OpDefinition):
     def evaluate(operands, attributes, regions, result_types):
         for flag, (name, type, location) in zip(operands, attributes["makers"], strict=True):
             if flag:
-                raise NanError(message(name, type, attributes["nans"], attributes["infs"]), location)
+                raise NanError(message(name, type, attributes["nans"], attributes["infs"]),
+                               location or user_location())
         return []
 
 
@@ -73,7 +85,7 @@ def holds(x: np.ndarray, nans: bool, infs: bool) -> bool:
 
 def message(name: str, type: TensorType, nans: bool, infs: bool) -> str:
     what = " or ".join(w for w, asked in (("a NaN", nans), ("an infinity", infs)) if asked)
-    if name == "argument":
-        return f"an argument, {type}, holds {what}"
-    return (f"{name} made {what} out of finite numbers, in {type}; look at its operands with"
+    if name.startswith("argument"):
+        return f"the {name}, {type}, holds {what} before anything is computed"
+    return (f"{name} made {what}, in {type}, which none of its operands holds; look at them with"
             " tfn.debug.print")

@@ -161,7 +161,7 @@ class Reshape(OpDefinition):
     def infer(operands, attributes, regions):
         (x,), shape = operands, attributes["shape"]
         require(product(shape) == x.size, "C2",
-                f"cannot reshape {x} ({x.size} elements) to {[str(d) for d in shape]}"
+                f"cannot reshape {x} ({x.size} elements) to ({', '.join(map(str, shape))})"
                 f" ({product(shape)} elements)")
         return [x.with_shape(shape)]
 

@@ -45,8 +45,10 @@ class _Checker:
 
     def run(self) -> Function:
         if self.function.name != REGION:
-            for value in self.function.arguments:
-                self._flag(value, (), ("argument", value.type, None))
+            for value, attributes in zip(self.function.arguments,
+                                         self.function.argument_attributes, strict=True):
+                name = attributes.get("tfn.name", str(value.index))
+                self._flag(value, (), (f"argument {name}", value.type, None))
         for op in self.function.ops:
             self.rewriter.copy(op)
             if op.name not in _QUIET and op.name not in CONTROL:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..codegen.kernel import Kernel, emit_kernel
 from ..codegen.target import Target
+from ..dump import write_plan
 from ..ir.core import Function, Op, Value
 from ..ir.dims import Dim, Extent
 from .linear import Node, linearise, reads_in_place
@@ -71,7 +72,9 @@ class Plan:
 
 def make_plan(function: Function, target: Target) -> Plan:
     """The plan of a fused function. Raises `UnsupportedError` for an op that cannot be planned."""
-    return _Planner(function, target).run()
+    plan = _Planner(function, target).run()
+    write_plan(function, plan, target)
+    return plan
 
 
 def _aligned(size: Extent) -> Extent:

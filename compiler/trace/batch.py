@@ -21,7 +21,7 @@ from ..ops.control import body_of, shared_unless
 from ..ops.declare import Shared
 from . import tree
 from .axis import named
-from .core import Array, Tracer, bind, free_values, replay_op, trace_region
+from .core import Array, Tracer, bind, free_values, located, replay_op, trace_region
 from .core import replay_regions as _replay_regions
 from .jit import as_leaf, trace_tree
 
@@ -174,7 +174,8 @@ class Batch:
         batched = [v in self._batched for v in op.operands]
         captured = self.captured(op)
         if any(batched) or captured or (self.name is not None and mentions(op, self.name)):
-            results = self._results(op, operands, batched, bool(captured))
+            with located(op.location):
+                results = self._results(op, operands, batched, bool(captured))
         else:
             results = [Shared(r) for r in replay_op(op, operands, self.values)]
         for value, result in zip(op.results, results, strict=True):

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import TraceError, user_location
-from ..ir.core import Function
-from ..ir.dtypes import I32
-from . import tree
+from ..ir.core import Function, TensorType
+from ..ir.dtypes import I1, I32
+from . import names, tree
 from .core import bind, trace_region
-from .jit import as_leaf, trace_tree
+from .jit import as_leaf, call, trace_tree
 
 
 def _traced(function: Callable, operands: Any, what: str) -> tuple[Function, Any, list[Any]]:
@@ -46,17 +46,32 @@ def switch(index: Any, branches: Sequence[Callable], *operands: Any) -> Any:
     structure of one type. Differentiable in both modes."""
     from ..numpy import clip
 
+    index = as_leaf(index)
+    if index.shape != () or index.dtype.kind not in "iub":
+        raise TraceError(f"the index of switch is {index.type}; it must be an integer scalar",
+                         user_location())
+    if not branches:
+        raise TraceError("switch needs at least one branch", user_location())
+    called = [f"branch {i}" for i in range(len(branches))]
+    return _switch(clip(index, 0, len(branches) - 1), branches, called, operands)
+
+
+def _switch(index: Any, branches: Sequence[Callable], called: Sequence[str], operands: Any) -> Any:
+    """`branches[index]`, which is in range; `called` are what messages call the branches."""
     arrays = [as_leaf(leaf) for leaf in tree.leaves(operands)]
     traced = [_traced(b, operands, "branch") for b in branches]
     first = traced[0]
-    for number, (function, structure, _) in enumerate(traced[1:], 1):
-        if structure != first[1] or function.result_types != first[0].result_types:
-            shown = [", ".join(map(str, f.result_types)) for f in (first[0], function)]
-            raise TraceError(f"branch 0 returns {first[1]} of ({shown[0]}), branch {number}"
-                             f" {structure} of ({shown[1]}); branches must return one type",
-                             user_location())
+    for name, (function, structure, _) in zip(called[1:], traced[1:], strict=True):
+        verbs = (f"from {called[0]}", f"from {name}")
+        if structure != first[1]:
+            wrong = names.difference(first[1], structure, "result", verbs)
+        else:
+            wrong = names.unequal(names.leaf_names(structure, "result"), first[0].result_types,
+                                  function.result_types, verbs)
+        if wrong:
+            raise TraceError(f"{wrong}; all branches must return the same types", user_location())
     functions, captures = _merged(traced, len(arrays))
-    place = bind("stablehlo.convert", clip(as_leaf(index), 0, len(branches) - 1), dtype=I32)
+    place = bind("stablehlo.convert", index, dtype=I32)
     found = bind("tfn.switch", place, *arrays, *captures, branches=tuple(functions))
     return tree.unflatten(first[1], found if isinstance(found, list) else [found])
 
@@ -64,8 +79,14 @@ def switch(index: Any, branches: Sequence[Callable], *operands: Any) -> Any:
 def cond(predicate: Any, true_function: Callable, false_function: Callable, *operands: Any) -> Any:
     """`true_function(*operands)` where the scalar `predicate` holds, else `false_function(*operands)`.
     Only one of them runs. Differentiable in both modes."""
-    place = bind("stablehlo.convert", as_leaf(predicate), dtype=I32)
-    return switch(place, (false_function, true_function), *operands)
+    predicate = as_leaf(predicate)
+    if predicate.shape != ():
+        raise TraceError(f"the predicate of cond is {predicate.type}; it must be a scalar: reduce it"
+                         " with any() or all(), or choose element by element with where()",
+                         user_location())
+    place = bind("stablehlo.convert", bind("stablehlo.convert", predicate, dtype=I1), dtype=I32)
+    return _switch(place, (false_function, true_function),
+                   ("false_function", "true_function"), operands)
 
 
 def while_loop(condition: Callable[[Any], Any], body: Callable[[Any], Any], initial: Any) -> Any:
@@ -75,23 +96,35 @@ def while_loop(condition: Callable[[Any], Any], body: Callable[[Any], Any], init
     types = [s.type for s in state]
 
     def flat_condition(*values):
-        return [as_leaf(condition(tree.unflatten(structure, values)))]
+        given = (tree.unflatten(structure, values),)
+        leaves, found = tree.flatten(call(condition, given))
+        if not found.is_leaf() or as_leaf(leaves[0]).type != TensorType((), I1):
+            shown = as_leaf(leaves[0]).type if found.is_leaf() else names.described(found)
+            raise TraceError(f"the condition of while_loop is {shown}; it must be a boolean scalar:"
+                             " compare (x != 0), and reduce with any() or all()", user_location())
+        return [as_leaf(leaves[0])]
 
     def flat_body(*values):
-        made, made_structure = tree.flatten(body(tree.unflatten(structure, values)))
-        if made_structure != structure:
-            raise TraceError(f"the body of while_loop returns {made_structure} for a state of"
-                             f" {structure}", user_location())
+        made, made_structure = tree.flatten(call(body, (tree.unflatten(structure, values),)))
         made = [as_leaf(m) for m in made]
-        for i, (m, t) in enumerate(zip(made, types, strict=True)):
-            if m.type != t:
-                raise TraceError(f"the body of while_loop makes {m.type} of element {i} of the state,"
-                                 f" which is {t}; both must be one type", user_location())
+        _check_carry("while_loop", "state", structure, types, made_structure, made)
         return made
 
     regions = [trace_region(flat_condition, types), trace_region(flat_body, types)]
     found = bind("stablehlo.while", *state, regions=regions)
     return tree.unflatten(structure, found if isinstance(found, list) else [found])
+
+
+def _check_carry(what: str, name: str, structure, types, made_structure, made) -> None:
+    """What a loop carries keeps its structure, shapes and dtypes."""
+    verbs = ("before a step", "after it")
+    if made_structure != structure:
+        wrong = names.difference(structure, made_structure, name, verbs)
+    else:
+        wrong = names.unequal(names.leaf_names(structure, name), types, [m.type for m in made], verbs)
+    if wrong:
+        raise TraceError(f"{what}: {wrong}; a step must keep the structure, shapes and dtypes of"
+                         f" the {name} (astype converts)", user_location())
 
 
 def scan(function: Callable[[Any, Any], tuple[Any, Any]], initial: Any, xs: Any = None,
@@ -107,26 +140,34 @@ def scan(function: Callable[[Any, Any], tuple[Any, Any]], initial: Any, xs: Any 
     state = [as_leaf(c) for c in carry]
     rows, row_structure = tree.flatten(xs)
     inputs = [as_leaf(r) for r in rows]
+    for name, x in zip(names.leaf_names(row_structure, "xs"), inputs, strict=True):
+        if not x.shape:
+            raise TraceError(f"{name} of scan is a scalar, {x.type}: its leading dim would count the"
+                             " steps", user_location())
     lengths = {r.shape[0] for r in inputs} | ({length} if length is not None else set())
     if len(lengths) != 1:
-        raise TraceError(f"scan needs one length, got {sorted(map(str, lengths)) or 'none'}: the"
-                         " leading dims of xs, and `length`", user_location())
+        given = [f"{name} has {x.shape[0]}" for name, x
+                 in zip(names.leaf_names(row_structure, "xs"), inputs, strict=True)]
+        given += [f"`length` is {length}"] * (length is not None)
+        raise TraceError("scan needs one length, the leading dim of all xs or `length`; "
+                         + (", ".join(given) or "there is neither"), user_location())
     (count,) = lengths
     outs: list[Any] = []
 
     def flat(*values):
         given = tree.unflatten(structure, values[:len(state)])
         row = tree.unflatten(row_structure, values[len(state):])
-        result = function(given, row)
+        result = call(function, (given, row))
         if not isinstance(result, tuple) or len(result) != 2:
-            raise TraceError("the function of scan returns (carry, y)", user_location())
-        made, made_structure = tree.flatten(result[0])
+            raise TraceError("the function of scan returns a pair (carry, y), not"
+                             f" {names.described(tree.flatten(result)[1])}; y may be None",
+                             user_location())
+        leaves, made_structure = tree.flatten(result[0])
         ys, y_structure = tree.flatten(result[1])
-        if made_structure != structure:
-            raise TraceError(f"scan's carry is {structure} before a step and {made_structure} after"
-                             " it", user_location())
+        made = [as_leaf(leaf) for leaf in leaves]
+        _check_carry("scan", "carry", structure, types[:len(state)], made_structure, made)
         outs.append(y_structure)
-        return [as_leaf(v) for v in (*made, *ys)]
+        return [*made, *(as_leaf(y) for y in ys)]
 
     types = [s.type for s in state]
     types += [x.type.with_shape(x.shape[1:]) for x in inputs]

@@ -119,6 +119,26 @@ class Array(Operators):
         return self
 
 
+_NO_BRANCH = ("Use where() to choose between values, cond, while_loop or scan for what runs, or make"
+              " the argument it depends on static (jit's static_argnums)")
+_NO_NUMBER = ("Keep it an array: tfn.numpy computes with it, astype() changes its dtype,"
+              " tfn.debug.print shows it when the program runs; where only a Python number will do,"
+              " make the argument it depends on static (jit's static_argnums)")
+_NO_INDEX = ("Index an array instead of a list (asarray(list)[i]), loop with fori_loop or scan, and"
+             " slice with a fixed size; a shape or an axis must be a Python int (jit's"
+             " static_argnums)")
+_NO_NUMPY = ("Use the function of that name in tfn.numpy instead of NumPy's, or"
+             " tfn.debug.pure_callback to call NumPy when the program runs")
+
+
+def leaked(tracer: Tracer) -> TraceError:
+    """The error for a value used after (or beside) the trace that it belongs to."""
+    return TraceError(
+        f"{tracer!r} leaked out of the function that was traced at {tracer.graph.location}; return"
+        " it from that function instead of storing it in a global, an attribute or a list",
+        user_location(), tracer.origin())
+
+
 class Tracer(Operators):
     """A value that stands for an array while a function is traced."""
 
@@ -144,47 +164,54 @@ class Tracer(Operators):
     def size(self) -> Extent:
         return self.value.type.size
 
-    def origin(self) -> str:
-        """", made at FILE:LINE," for messages; "" for an argument."""
-        location = self.value.op.location if self.value.op else None
-        return f", made at {location}," if location else ""
+    def origin(self) -> tuple[str, Location] | None:
+        """Where the value was made, or the function traced that it is an argument of: `related` of
+        an error about it."""
+        if self.value.op is None:
+            words = f"it is argument {self.value.index} of the function traced"
+            return (words, self.graph.location) if self.graph.location else None
+        return ("it was made", self.value.op.location) if self.value.op.location else None
 
-    def _no_value(self, what: str):
-        origin = self.value.op.location if self.value.op else None
-        made = f"; the value was made at {origin}" if origin else ""
+    def _no_value(self, what: str, remedy: str) -> TraceError:
+        if self.graph not in _stack():
+            return leaked(self)
         return TraceError(
-            f"{what} needs the value of {self!r}, which is not known while the function is traced"
-            f"{made}. Use where/cond/while_loop instead of Python control flow, or keep this part"
-            " outside jit (run_eagerly=True in Keras)",
-            user_location(),
-        )
+            f"{what} needs the value of {self!r}, which is not known while the function is traced."
+            f" {remedy}, or keep this part outside jit (run_eagerly=True in Keras)",
+            user_location(), self.origin())
 
     def __bool__(self):
-        raise self._no_value("a Python branch (`if`, `while`, `and`, `or`, `not`)")
+        raise self._no_value("bool(), as in `if`, `while`, `and`, `or`, `not`, `in`", _NO_BRANCH)
 
     def __int__(self):
-        raise self._no_value("int()")
+        raise self._no_value("int()", _NO_NUMBER)
 
     def __float__(self):
-        raise self._no_value("float()")
+        raise self._no_value("float()", _NO_NUMBER)
 
     def __complex__(self):
-        raise self._no_value("complex()")
+        raise self._no_value("complex()", _NO_NUMBER)
 
     def __index__(self):
-        raise self._no_value("use as a Python index")
+        raise self._no_value("use as a Python index, in a range or as a shape", _NO_INDEX)
 
     def __array__(self, dtype=None, copy=None):
-        raise self._no_value("conversion to a NumPy array")
+        raise self._no_value("conversion to a NumPy array", _NO_NUMPY)
 
     def numpy(self):
-        raise self._no_value("numpy()")
+        raise self._no_value("numpy()", _NO_NUMPY)
 
     def item(self, *index):
-        raise self._no_value("item()")
+        raise self._no_value("item()", _NO_NUMBER)
 
     def tolist(self):
-        raise self._no_value("tolist()")
+        raise self._no_value("tolist()", _NO_NUMBER)
+
+    def __format__(self, spec):
+        if not spec:
+            return repr(self)
+        raise self._no_value(f"formatting with {spec!r}", "Print it with tfn.debug.print when the"
+                             " program runs")
 
     def __repr__(self):
         return f"Tracer({self.value.type})"
@@ -234,11 +261,7 @@ class Graph:
         while ancestor is not None and ancestor is not operand.graph:
             ancestor = ancestor.parent
         if ancestor is None:
-            raise TraceError(
-                f"{operand!r}{operand.origin()} leaked out of the function that was traced at"
-                f" {operand.graph.location}; return it from that function instead of storing it",
-                user_location(),
-            )
+            raise leaked(operand)
         if self.region:
             assert self.parent is not None
             return self.parent.lift(operand)
@@ -278,15 +301,17 @@ def _stack() -> list[Graph]:
 
 
 class located:
-    """Context in which recorded ops belong to the user's line `location` (None: as usual): ops bound on
-    behalf of an earlier one keep its place."""
+    """Context in which recorded ops belong to the user's line `location`: ops bound on behalf of an
+    earlier one keep its place. None changes nothing; `afresh` forgets the place while a function of
+    the user's runs, whose own lines count."""
 
-    def __init__(self, location: Location | None):
+    def __init__(self, location: Location | None, afresh: bool = False):
         self.location = location
+        self.afresh = afresh
 
     def __enter__(self):
         self._saved = getattr(_STATE, "location", None)
-        _STATE.location = self.location or self._saved
+        _STATE.location = None if self.afresh else self.location or self._saved
 
     def __exit__(self, *_):
         _STATE.location = self._saved
@@ -318,9 +343,22 @@ def as_array(value: Any, dtype: DType | None = None) -> Array | Tracer:
     """`value` as an `Array` (NumPy arrays are viewed, not copied); tracers pass through."""
     if isinstance(value, (Array, Tracer)):
         return value
-    data = np.asarray(value, dtype=None if dtype is None else dtype.numpy)
-    as_dtype(data.dtype)
+    try:
+        data = np.asarray(value, dtype=None if dtype is None else dtype.numpy)
+    except ValueError as error:
+        raise OpError(f"{shown(value)} is no array: {error}", user_location()) from None
+    try:
+        as_dtype(data.dtype)
+    except TypeError:
+        raise TraceError(f"{shown(value)} is no array of numbers: NumPy makes {data.dtype} of it",
+                         user_location()) from None
     return Array(data)
+
+
+def shown(value: Any) -> str:
+    """A Python value in a message: its repr, cut, and its type."""
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
 
 
 def bind(
@@ -358,14 +396,9 @@ def bind(
 
 
 def _evaluate(op, inputs, attributes, regions, types) -> list[Array]:
-    leaked = next((i for i in inputs if isinstance(i, Tracer)), None)
-    if leaked is not None:
-        raise TraceError(
-            f"{leaked!r}{leaked.origin()} leaked out of the function that was traced at"
-            f" {leaked.graph.location};"
-            " return it from that function instead of storing it",
-            user_location(),
-        )
+    stray = next((i for i in inputs if isinstance(i, Tracer)), None)
+    if stray is not None:
+        raise leaked(stray)
     with np.errstate(all="ignore"):
         outputs = op.rule("evaluate")([i._data for i in inputs], attributes, regions, types)
     results = [Array(conform(o, t)) for o, t in zip(outputs, types, strict=True)]
@@ -375,7 +408,9 @@ def _evaluate(op, inputs, attributes, regions, types) -> list[Array]:
 
 
 def _check(op, inputs, results) -> None:
-    """`debug.check_nans` for one eager op."""
+    """`debug.check_nans` for one eager op; a constant is what its author wrote."""
+    if op.name == "stablehlo.constant":
+        return
     for result in results:
         if holds(result._data, CHECKS.nans, CHECKS.infs) and not any(
                 holds(i._data, CHECKS.nans, CHECKS.infs) for i in inputs):

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import TraceError, user_location
-from . import tree
-from .core import bind, current_graph, replay, trace
+from . import names, tree
+from .core import bind, current_graph, located, replay, trace
 from .jit import as_leaf, trace_tree
 
 
@@ -60,19 +60,61 @@ class custom_vjp:
         def rules(structure, result_structure, captured):
             def pull(operands, cotangents):
                 given = tree.unflatten(structure, operands[captured:])[0]
-                _, residuals = forward(*full(given))
-                ct = tree.unflatten(result_structure, cotangents)
-                found = backward(*fixed, residuals, ct)
-                leaves: list[Any] = []
-                for argument, part in zip(given, found, strict=True):
-                    count = len(tree.leaves(argument))
-                    leaves += [None] * count if part is None else [
-                        as_leaf(leaf) for leaf in tree.leaves(part)]
-                return [None] * captured + leaves
+                with located(None, afresh=True):
+                    pair = forward(*full(given))
+                    residuals = self._residuals(pair, result_structure)
+                    ct = tree.unflatten(result_structure, cotangents)
+                    found = backward(*fixed, residuals, ct)
+                    return [None] * captured + self._cotangents(given, found)
 
             return {"backward": pull}
 
         return _apply("tfn.custom_vjp", lambda *d: self.function(*full(d)), dynamic, rules)
+
+    def _residuals(self, pair: Any, result_structure: Any) -> Any:
+        """The residuals of what `forward` returns; `TraceError` when it is no (result, residuals)."""
+        name = names.function_name(self.function)
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise TraceError(f"the forward rule of {name} returns a pair (result, residuals), not"
+                             f" {names.described(tree.flatten(pair)[1])}", user_location())
+        structure = tree.flatten(pair[0])[1]
+        if structure != result_structure:
+            wrong = names.difference(structure, result_structure, "the result",
+                                     ("in the forward rule", f"in {name} itself"))
+            raise TraceError(f"{wrong}; both compute the same", user_location())
+        return pair[1]
+
+    def _cotangents(self, given: Sequence[Any], found: Any) -> list[Any]:
+        """The leaves of what `backward` returns, None for none; `TraceError` when they do not match
+        the arguments."""
+        rule = f"the backward rule of {names.function_name(self.function)}"
+        if not isinstance(found, (tuple, list)) or len(found) != len(given):
+            raise TraceError(
+                f"{rule} returns a tuple of {len(given)} cotangents, one per differentiable argument"
+                f" (None for no dependence), not {names.described(tree.flatten(found)[1])}",
+                user_location())
+        leaves: list[Any] = []
+        for i, (argument, part) in enumerate(zip(given, found, strict=True)):
+            arrays, structure = tree.flatten(argument)
+            if part is None:
+                leaves += [None] * len(arrays)
+                continue
+            parts, part_structure = tree.flatten(part)
+            verbs, called = (f"from {rule}", "in the argument"), f"cotangent {i}"
+            wrong = ""
+            if part_structure != structure:
+                wrong = names.difference(part_structure, structure, called, verbs)
+            else:
+                made = [as_leaf(p) for p in parts]
+                pairs = [(m.type, a.type) for m, a in zip(made, arrays, strict=True)]
+                # An integer has no cotangent: what is given for it is dropped.
+                wrong = names.unequal(names.leaf_names(structure, called),
+                                      [m if a.dtype.is_inexact else a for m, a in pairs],
+                                      [a for _, a in pairs], verbs)
+                leaves += made
+            if wrong:
+                raise TraceError(f"{wrong}; a cotangent is like its argument", user_location())
+        return leaves
 
 
 class custom_jvp:
@@ -110,12 +152,35 @@ class custom_jvp:
             def push(operands, tangents):
                 primals = tree.unflatten(structure, operands[captured:])[0]
                 moving = tree.unflatten(structure, tangents[captured:])[0]
-                _, out = rule(*fixed, primals, moving)
-                return [as_leaf(leaf) for leaf in tree.leaves(out)]
+                with located(None, afresh=True):
+                    pair = rule(*fixed, primals, moving)
+                    return self._tangents(pair, result_structure)
 
             return {"forward": push}
 
         return _apply("tfn.custom_jvp", lambda *d: self.function(*full(d)), dynamic, rules)
+
+    def _tangents(self, pair: Any, result_structure: Any) -> list[Any]:
+        """The leaves of the tangent a rule returns; `TraceError` when it is not like the result."""
+        name = names.function_name(self.function)
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise TraceError(f"the rule of {name} returns a pair (result, tangent), not"
+                             f" {names.described(tree.flatten(pair)[1])}", user_location())
+        results, structure = tree.flatten(pair[0])
+        leaves, moving = tree.flatten(pair[1])
+        verbs = (f"from the rule of {name}", "in its result")
+        for found, wanted in ((structure, result_structure), (moving, result_structure)):
+            if found != wanted:
+                raise TraceError(names.difference(found, wanted, "what is returned", verbs),
+                                 user_location())
+        made = [as_leaf(leaf) for leaf in leaves]
+        types = [as_leaf(r).type for r in results]
+        wrong = names.unequal(names.leaf_names(moving, "the tangent"),
+                              [m.type if t.dtype.is_inexact else t
+                               for m, t in zip(made, types, strict=True)], types, verbs)
+        if wrong:
+            raise TraceError(f"{wrong}; a tangent is like the result", user_location())
+        return made
 
 
 def checkpoint(function: Callable) -> Callable:

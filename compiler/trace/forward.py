@@ -16,7 +16,7 @@ from ..errors import OpError, UnsupportedError, user_location
 from ..ir.core import Block, Function, Op, Value
 from ..ops.control import body_of
 from ..ops.elementwise import Binary, Unary
-from . import tree
+from . import names, tree
 from .core import bind, located, replay_op, trace_region
 from .grad import STOPS, vjp
 from .jit import as_leaf, trace_tree
@@ -89,7 +89,7 @@ def _tangents(op: Op, operands, tangents, results) -> list[Any]:
             if part is not None:
                 total = part if total is None else bind("stablehlo.add", total, part)
         return [total]
-    return _transposed(op, operands, tangents, results)
+    return transposed(op, operands, tangents, results)
 
 
 def _is_own(definition, base) -> bool:
@@ -97,14 +97,14 @@ def _is_own(definition, base) -> bool:
     return getattr(definition.vjp, "__func__", None) is base.vjp.__func__
 
 
-def _transposed(op: Op, operands, tangents, results) -> list[Any]:
+def transposed(op: Op, operands, tangents, results) -> list[Any]:
     """The transpose of the op's `vjp`, a linear map of cotangents, applied to the tangents."""
     rule = op.definition.vjp
-    if rule is None:
-        raise UnsupportedError(f"{op.name} has no derivative", op.location)
     inexact = [i for i, r in enumerate(op.results) if r.dtype.is_inexact]
     if not inexact:
         return [None] * len(results)
+    if rule is None:
+        raise UnsupportedError(f"{op.name} has no derivative", op.location)
     chosen: list[int] = []
 
     def back(*cotangents):
@@ -185,10 +185,18 @@ def jvp(function: Callable, primals: Sequence[Any], tangents: Sequence[Any]) -> 
     """
     leaves, structure = tree.flatten((tuple(primals), {}))
     arrays = [as_leaf(leaf) for leaf in leaves]
-    given = [as_leaf(leaf) for leaf in tree.leaves(tuple(tangents))]
-    if [a.type for a in arrays] != [t.type for t in given]:
-        raise OpError(f"tangents {', '.join(str(t.type) for t in given)} are not those of primals"
-                      f" {', '.join(str(a.type) for a in arrays)}", user_location())
+    moves, found_structure = tree.flatten((tuple(tangents), {}))
+    given = [as_leaf(leaf) for leaf in moves]
+    if found_structure != structure:
+        wrong = names.difference(found_structure.child(0), structure.child(0), "tangents",
+                                 ("as given", "in primals"))
+    else:
+        wrong = names.unequal(names.leaf_names(structure.child(0), "tangents"),
+                              [t.type for t in given], [a.type for a in arrays],
+                              ("as given", "in primals"))
+    if wrong:
+        raise OpError(f"{wrong}; tangents have the structure, shapes and dtypes of"
+                      " primals", user_location())
     traced, result_structure, captures = trace_tree(function, structure, [a.type for a in arrays])
     moving = [t if t.type.dtype.is_inexact else None for t in given]
     results, found = push_forward(traced, [*arrays, *captures], [*moving, *[None] * len(captures)])

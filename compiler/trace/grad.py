@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import TraceError, UnsupportedError, user_location
-from ..ir.core import Function, Op, Value
+from ..errors import OpError, TraceError, UnsupportedError, user_location
+from ..ir.core import Function, Op, TensorType, Value
 from ..ir.dtypes import as_dtype
 from ..ops.control import body_of, composite
-from . import tree
+from . import names, tree
 from .core import Tracer, bind, located, replay_op
 from .jit import as_leaf, trace_tree
 
@@ -96,11 +96,11 @@ class Pullback:
                 continue
             if op.definition.vjp is None:
                 raise UnsupportedError(f"{op.name} has no derivative", op.location)
-            with located(op.location):
+            with located(op.location and op.location.of_derivative()):
                 back = op.definition.vjp(given, op, operands, results)
-            for value, ct in zip(op.operands, back, strict=True):
-                if ct is not None and value.dtype.is_inexact:
-                    accumulate(found, value, ct)
+                for value, ct in zip(op.operands, back, strict=True):
+                    if ct is not None and value.dtype.is_inexact:
+                        accumulate(found, value, ct)
         arguments = (self.function.arguments[i] for i in self.wanted)
         return [found[a] if a in found else _zeros(self.environment[a]) for a in arguments]
 
@@ -150,10 +150,30 @@ def vjp(function: Callable, *primals: Any) -> tuple[Any, Callable]:
     pull = Pullback(traced, [*arrays, *captures], range(len(arrays)))
 
     def pullback(cotangent):
-        found = pull([as_leaf(leaf) for leaf in tree.leaves(cotangent)])
-        return tree.unflatten(structure, found)[0]
+        given = cotangents_of(cotangent, result_structure, traced.result_types,
+                              names.function_name(function))
+        return tree.unflatten(structure, pull(given))[0]
 
     return tree.unflatten(result_structure, pull.results), pullback
+
+
+def cotangents_of(cotangent: Any, structure, types: Sequence[TensorType], name: str) -> list[Any]:
+    """The leaves of a cotangent; `OpError` when it is not like the result of the function."""
+    leaves, found = tree.flatten(cotangent)
+    verbs = ("as given", f"in the result of {name}")
+    wrong = ""
+    if found != structure:
+        wrong = names.difference(found, structure, "the cotangent", verbs)
+    else:
+        given = [as_leaf(leaf) for leaf in leaves]
+        pairs = [(g.type, t) for g, t in zip(given, types, strict=True)]
+        # Integers have no tangents: what is given for them is not looked at.
+        wrong = names.unequal(names.leaf_names(structure, "the cotangent"),
+                              [g if t.dtype.is_inexact else t for g, t in pairs], types, verbs)
+    if wrong:
+        raise OpError(f"{wrong}; a cotangent has the structure, shapes and dtypes"
+                      " of the result", user_location())
+    return given
 
 
 def value_and_grad(function: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False):
@@ -171,19 +191,27 @@ def value_and_grad(function: Callable, argnums: int | Sequence[int] = 0, has_aux
         arrays = [as_leaf(leaf) for leaf in leaves]
         traced, result_structure, captures = trace_tree(function, structure,
                                                         [a.type for a in arrays])
+        _check_results(result_structure, has_aux, function)
         loss = traced.returns[0] if traced.returns else None
         if loss is None or loss.shape != () or not loss.dtype.is_float:
             shown = loss.type if loss is not None else "nothing"
             raise TraceError(f"grad needs a function with a float scalar value, got {shown};"
                              " reduce it with mean() or sum()", user_location())
         numbers = [argnums] if isinstance(argnums, int) else list(argnums)
+        for i in numbers:
+            if not -len(args) <= i < len(args):
+                raise TraceError(f"grad with respect to argument {i} (argnums) of"
+                                 f" {names.function_name(function)}, which is given {len(args)}"
+                                 " positional arguments", user_location())
         counts = [len(tree.leaves(a)) for a in args]
         starts = [sum(counts[:i]) for i in range(len(args))]
         wanted = [starts[i] + k for i in numbers for k in range(counts[i])]
         for i in wanted:
             if not as_dtype(arrays[i].dtype).is_inexact:
-                raise TraceError(f"grad with respect to an argument of dtype {arrays[i].dtype};"
-                                 " it must be floating-point", user_location())
+                called = names.argument_names(function, args, kwargs)[i]
+                raise TraceError(f"grad with respect to {called}, {arrays[i].type}: it must be"
+                                 " floating-point; convert it (astype, or 3.0 for 3), or choose"
+                                 " another argument with argnums", user_location())
         pull = Pullback(traced, [*arrays, *captures], wanted)
         seed = bind("stablehlo.constant", value=np.ones((), loss.dtype.numpy))
         found = iter(pull([seed, *(None for _ in traced.returns[1:])]))
@@ -193,6 +221,21 @@ def value_and_grad(function: Callable, argnums: int | Sequence[int] = 0, has_aux
         return value, gradients[0] if isinstance(argnums, int) else gradients
 
     return differentiated
+
+
+def _check_results(structure, has_aux: bool, function: Callable) -> None:
+    """One array, or with aux a pair of one and anything."""
+    name, found = names.function_name(function), structure
+    if has_aux:
+        if structure.type is None or not issubclass(structure.type, tuple) or (
+                structure.num_children != 2):
+            raise TraceError(f"with has_aux, {name} returns a pair (value, aux), not"
+                             f" {names.described(structure)}", user_location())
+        found = structure.child(0)
+    if not found.is_leaf():
+        raise TraceError(f"grad needs one float scalar, but {name} returns"
+                         f" {names.described(found)}; return (value, aux) with has_aux=True to have"
+                         " more than the value", user_location())
 
 
 def grad(function: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False):

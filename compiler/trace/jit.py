@@ -8,18 +8,19 @@ Under another trace a jitted function is simply inlined.
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..errors import TraceError
+from ..errors import DonatedError, TfnError, TraceError, user_location
 from ..ir.core import Function, TensorType
 from ..ir.defaults import default_float
 from ..ops.host import CHECKS
-from . import tree
-from .core import Array, Tracer, as_array, current_graph, trace
+from . import names, tree
+from .core import Array, Tracer, as_array, current_graph, shown, trace
 
 
 def as_leaf(leaf: Any) -> Array | Tracer:
@@ -46,12 +47,56 @@ def trace_tree(
 
     def flat(*tracers):
         args, kwargs = tree.unflatten(structure, tracers)
-        leaves, result_structure = tree.flatten(function(*args, **kwargs))
+        leaves, result_structure = tree.flatten(call(function, args, kwargs))
         out.append(result_structure)
-        return [as_leaf(leaf) for leaf in leaves]
+        try:
+            return [as_leaf(leaf) for leaf in leaves]
+        except TraceError:
+            _refuse_leaf(leaves, names.leaf_names(result_structure, "result"),
+                         f"{names.function_name(function)} returns",
+                         "a traced function returns arrays and numbers in tuples, lists and dicts")
+            raise
 
     traced, captures = trace(flat, types, name)
     return traced, out[0], captures
+
+
+def call(function: Callable, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Any:
+    """`function(*args, **kwargs)`; `TraceError` at the user's line when it does not take them."""
+    try:
+        return function(*args, **(kwargs or {}))
+    except TypeError:
+        names.check_call(function, args, kwargs or {})
+        raise
+
+
+def _refuse_leaf(leaves: Sequence[Any], called: Sequence[str], verb: str, rule: str) -> None:
+    """Raise `TraceError` for the first leaf that is no array."""
+    for leaf, name in zip(leaves, called, strict=True):
+        try:
+            as_leaf(leaf)
+        except TfnError:
+            raise TraceError(f"{verb} {shown(leaf)} as {name}, which is no array: {rule}",
+                             user_location()) from None
+
+
+class _Donated:
+    """What an array holds once its memory was given away: any use of it is an error."""
+
+    __slots__ = ("_words",)
+    _words: str
+
+    def __init__(self, words: str):
+        self._words = words
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise DonatedError(
+            f"this array was {self._words}, which may have written its result over it. Use the"
+            " result instead, keep a copy (numpy.array(x, copy=True)), or do not donate it",
+            user_location())
+
+    __getattr__ = __getitem__ = __array__ = __iter__ = __len__ = _refuse
+    __bool__ = __int__ = __float__ = __complex__ = __index__ = __format__ = _refuse
 
 
 class Jitted:
@@ -65,7 +110,7 @@ class Jitted:
         self.donated = frozenset([donate_argnums] if isinstance(donate_argnums, int)
                                  else donate_argnums)
         self.compiler = compiler
-        self._programs: dict[Any, tuple[Any, Any]] = {}
+        self._programs: dict[Any, tuple[Any, Any, list[int]]] = {}
         self._lock = threading.Lock()
 
     def _bound(self, args):
@@ -84,12 +129,45 @@ class Jitted:
     def _signature(self, args, kwargs):
         _, dynamic = self._bound(args)
         leaves, structure = tree.flatten((dynamic, kwargs))
-        arrays = [as_leaf(leaf) for leaf in leaves]
+        try:
+            arrays = [as_leaf(leaf) for leaf in leaves]
+        except TraceError:
+            called = names.argument_names(self._dynamic_function(), dynamic, kwargs)
+            _refuse_leaf(leaves, called, f"{names.function_name(self.function)} is given",
+                         "make it static (jit's static_argnums), or an array")
+            raise
         static = tuple((i, args[i]) for i in sorted(self.static) if i < len(args))
+        for i, value in static:
+            self._check_static(i, value)
         types = tuple((a._data.shape, a._data.dtype) if isinstance(a, Array) else a.type
                       for a in arrays)
         settings = (default_float(), CHECKS.nans, CHECKS.infs)
         return arrays, structure, (structure, types, static, settings)
+
+    def _dynamic_function(self) -> Callable:
+        """The function with the signature of its arguments that are not static."""
+        try:
+            signature = inspect.signature(self.function)
+        except (TypeError, ValueError):
+            return self.function
+        kept = [p for i, p in enumerate(signature.parameters.values()) if i not in self.static]
+
+        def dynamic(*args, **kwargs): ...
+
+        dynamic.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+        return dynamic
+
+    def _check_static(self, number: int, value: Any) -> None:
+        if isinstance(value, (Array, Tracer, np.ndarray)):
+            wrong, remedy = "an array", "a static argument is a Python value: let it be traced"
+        else:
+            try:
+                hash(value)
+                return
+            except TypeError:
+                wrong, remedy = "not hashable", "give a tuple instead of a list or an array"
+        raise TraceError(f"static argument {number} of {names.function_name(self.function)},"
+                         f" {shown(value)}, is {wrong}; {remedy}", user_location())
 
     def __call__(self, *args, **kwargs):
         if current_graph() is not None:
@@ -102,8 +180,12 @@ class Jitted:
                 if program is None:
                     program = self._compile(args, structure, arrays)
                     self._programs[key] = program
-        executable, result_structure = program
+        executable, result_structure, given_away = program
         results = executable(*[a._data for a in arrays])
+        if given_away:
+            words = f"donated to {names.function_name(self.function)} at {user_location()}"
+            for i in given_away:
+                arrays[i]._data = _Donated(words)
         return tree.unflatten(result_structure, [Array(r) for r in results])
 
     def explain(self) -> str:
@@ -130,10 +212,21 @@ class Jitted:
         function, result_structure, captures = trace_tree(call, structure, types, name)
         if captures:
             raise TraceError(
-                f"{name} closes over a traced value made at {captures[0].graph.location};"
-                " pass it as an argument")
-        self._donate(function, args, structure)
+                f"{name} closes over a traced value, {captures[0]!r}; pass it as an argument",
+                user_location(), captures[0].origin())
+        if CHECKS.nans or CHECKS.infs:
+            # The report names the argument; nothing is donated, so that what it was stays visible.
+            self._name_arguments(function, args, structure)
+        else:
+            self._donate(function, args, structure)
         return function, result_structure
+
+    def _name_arguments(self, function: Function, args, structure) -> None:
+        _, dynamic = self._bound(args)
+        _, kwargs = tree.unflatten(structure, function.arguments)
+        called = names.argument_names(self._dynamic_function(), dynamic, kwargs)
+        for attributes, name in zip(function.argument_attributes, called, strict=True):
+            attributes["tfn.name"] = name
 
     def _donate(self, function: Function, args, structure) -> None:
         """Pair each donated argument with the first unpaired result of its type."""
@@ -158,11 +251,13 @@ class Jitted:
     def _compile(self, args, structure, arrays):
         call, _ = self._bound(args)
         function, result_structure = self._trace(call, args, structure, [a.type for a in arrays])
+        given_away = [i for i, a in enumerate(function.argument_attributes)
+                      if "tf.aliasing_output" in a]
         if self.compiler is not None:
-            return self.compiler(function), result_structure
+            return self.compiler(function), result_structure, given_away
         from ..compile import compile_function
 
-        return compile_function(function), result_structure
+        return compile_function(function), result_structure, given_away
 
 
 def _differences(key, before) -> list[str]:
@@ -191,7 +286,8 @@ def jit(function: Callable | None = None, *, static_argnums=(), donate_argnums=(
     """Compile `function` for each signature it is called with.
 
     `static_argnums`: positional arguments that are hashable Python values, not arrays.
-    `donate_argnums`: arguments whose buffers the results may reuse; they must not be read again.
+    `donate_argnums`: arguments whose buffers the results may reuse; reading one again raises
+    `DonatedError`.
     `compiler`: `Function -> callable` in place of the default (a partitioning compiler, say).
     Raises `TraceError` when Python control flow depends on an array.
     """

@@ -7,6 +7,7 @@ an attribute per variable.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -134,7 +135,7 @@ class Trainer(base_trainer.Trainer):
         return getattr(self, kind)
 
     def _state(self, kinds) -> tuple:
-        return tuple([v.value for v in self._variables(kind)] for kind in kinds)
+        return tuple([_to_lend(v) for v in self._variables(kind)] for kind in kinds)
 
     def _link(self, kinds, state) -> None:
         """Let the variables hold the arrays of `state`."""
@@ -383,6 +384,19 @@ def backend_optimizer():
     from keras.src.optimizers.optimizer import Optimizer
 
     return Optimizer
+
+
+# References to the array of a variable nobody else holds: the variable's, `value`, and the argument.
+_UNSHARED = 3
+
+
+def _to_lend(variable: Any) -> Any:
+    """The array of `variable` for a step that donates it. Where someone else holds the array (another
+    variable it was assigned to, a callback) it is a view, which donation copies."""
+    value = variable.value
+    if isinstance(value, Array) and sys.getrefcount(value) > _UNSHARED:
+        return Array(value.numpy())
+    return value
 
 
 def _arrays(data: Any) -> Any:

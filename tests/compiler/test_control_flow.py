@@ -5,7 +5,7 @@ import pytest
 
 import tfn
 from tfn import numpy as tnp
-from tfn.compiler.errors import OpError, TraceError, UnsupportedError
+from tfn.compiler.errors import TraceError, UnsupportedError
 
 RNG = np.random.default_rng(0)
 W = RNG.normal(size=(3, 3)) * 0.5
@@ -73,11 +73,11 @@ def test_scan_without_inputs_and_of_no_length():
 
 
 def test_scan_refuses():
-    with pytest.raises(OpError, match=r"carry 0 is tensor<f32> before a step and tensor<2xf32>"):
+    with pytest.raises(TraceError, match=r"carry is tensor<f32> before a step and tensor<2xf32> after"):
         tfn.scan(lambda c, x: (x, c), np.float32(0), np.zeros((3, 2), np.float32))
     with pytest.raises(TraceError, match="one length"):
         tfn.scan(lambda c, x: (c, c), 0.0, (np.zeros(3), np.zeros(4)))
-    with pytest.raises(TraceError, match=r"returns \(carry, y\)"):
+    with pytest.raises(TraceError, match=r"returns a pair \(carry, y\), not an array"):
         tfn.scan(lambda c, x: c, 0.0, np.zeros(3))
 
 
@@ -104,7 +104,8 @@ def test_switch_clamps():
 
 
 def test_branches_of_different_types_are_refused():
-    with pytest.raises(TraceError, match="must return one type"):
+    message = "result is tensor<3xf64> from false_function and tensor<5x3xf64> from true_function"
+    with pytest.raises(TraceError, match=message):
         tfn.cond(np.True_, lambda a: a, lambda a: a[0], XS)
 
 
@@ -128,7 +129,8 @@ def test_while_loop_has_no_reverse_mode():
 
 
 def test_while_loop_keeps_its_type():
-    with pytest.raises(TraceError, match=r"makes tensor<f32> of element 0 of the state, which is"):
+    message = "state is tensor<i32> before a step and tensor<f32> after it"
+    with pytest.raises(TraceError, match=message):
         tfn.while_loop(lambda s: s < 5, lambda s: s * 0.5, np.int32(1))
 
 

@@ -164,12 +164,3 @@ def test_an_op_without_code_is_named_with_its_line():
     with pytest.raises(UnsupportedError, match=r"test\.codeless") as caught:
         compile_function(function)
     assert caught.value.location.file == __file__
-
-
-def test_dumps_hold_every_stage_and_kernel(tmp_path, monkeypatch):
-    monkeypatch.setenv("TFN_DUMP", str(tmp_path))
-    executable = compiled(lambda x: [tnp.exp(x) + 1.0], (3,))
-    stages = [f.name for f in tmp_path.glob("main.*.mlir")]
-    assert any("fuse" in s for s in stages)
-    for kernel in executable.plan.kernels():
-        assert (tmp_path / f"{kernel.name}.ll").read_text() == kernel.text

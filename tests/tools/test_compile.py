@@ -5,6 +5,8 @@ import subprocess
 
 import pytest
 
+from tfn.compiler.passes import PIPELINE
+
 PROGRAM = """
 module {
   func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
@@ -84,6 +86,27 @@ class TestInspect:
         assert cli("inspect", program, "--stage", "parse").out.count("stablehlo.add") == 2
         assert cli("inspect", program, "--stage", "cse").out.count("stablehlo.add") == 1
         assert cli("inspect", program, "--stage", "plan").code == 0
+
+    def test_every_stage_that_is_listed(self, cli, program):
+        stages = cli("inspect", "--stage", "list", "--json").json
+        assert list(stages) == ["parse", *(name for name, _ in PIPELINE), "plan"]
+        assert all(len(text) > 10 for text in stages.values())
+        for stage in stages:
+            assert "main" in cli("inspect", program, "--stage", stage).out
+        assert "layout" in cli("inspect", "--stage", "list").out
+
+    def test_a_dumped_kernel(self, cli, program, tmp_path, monkeypatch):
+        monkeypatch.setenv("TFN_DUMP", str(tmp_path / "dump"))
+        assert cli("compile", program).code == 0
+        monkeypatch.delenv("TFN_DUMP")
+        (kernel,) = (tmp_path / "dump" / "kernels").glob("*.ll")
+        result = cli("inspect", kernel, "--json")
+        assert result.json["ops"] == ["stablehlo.add", "stablehlo.multiply"]
+        assert result.json["error"] == 0
+        assert kernel.stem in cli("inspect", kernel).out
+
+    def test_without_a_path(self, cli):
+        cli("inspect").mistake("needs a path: of a bundle")
 
     def test_an_unknown_stage(self, cli, program):
         cli("inspect", program, "--stage", "dreaming").mistake("dreaming", "cse")
