@@ -6,6 +6,9 @@ that needs `tfn.serving` never loads Keras.
 
 import sys
 from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 from .keras import plug as _plug
 
@@ -53,6 +56,33 @@ _PUBLIC = {
 }
 
 __all__ = ["__version__", *_PUBLIC]
+
+
+class _PublicModules(MetaPathFinder, Loader):
+    """`import tfn.numpy.fft`: the module a public name stands for, not a second copy of it."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        root, _, name = fullname.partition(".")
+        first, dot, rest = name.partition(".")
+        home = _PUBLIC.get(first, f".{first}")
+        if root != __name__ or ":" in home or home == f".{first}":
+            return None
+        return ModuleSpec(fullname, self, origin=f"{__name__}{home}{dot}{rest}")
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        assert spec.origin is not None
+        module = import_module(spec.origin)
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        # The import system has marked the module as found here; it keeps its own place.
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state
+
+
+if __name__ == "tfn":
+    sys.meta_path.insert(0, _PublicModules())
 
 
 def __getattr__(name: str) -> object:

@@ -18,7 +18,7 @@ from ..errors import OpError, user_location
 from ..ir.dims import Dim, Extent
 from ..ir.dtypes import F32
 from ..ir.structs import ConvDimensionNumbers
-from ..numpy.promote import ArrayLike, Value, asarray, dtype_of, shape_text, unify
+from ..numpy.promote import ArrayLike, Value, asarray, dtype_of, floating, shape_text, unify
 from ..ops.reduction import identity_of, reducer
 from ..trace.core import Array, bind
 
@@ -226,7 +226,7 @@ def max_pool(x: ArrayLike, size: PerDim, strides: PerDim | None = None,
 def avg_pool(x: ArrayLike, size: PerDim, strides: PerDim | None = None,
              padding: Padding = "valid", data_format: str = "channels_last") -> Value:
     """The mean of each window, not counting padding; `strides` default to `size`."""
-    x = tnp.floating(x)
+    x = floating(x)
     dtype = dtype_of(x)
     wide = tnp.convert(x, F32) if dtype.bits == 16 else x
     dims, window, steps, pads = _windows(x, size, strides, padding, data_format)

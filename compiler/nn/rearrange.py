@@ -6,7 +6,7 @@ from itertools import product
 
 from .. import numpy as tnp
 from ..ir.dtypes import F32
-from ..numpy.promote import ArrayLike, Value, asarray
+from ..numpy.promote import ArrayLike, Value, asarray, floating
 from .convolution import PerDim, per_dim, spatial_dims
 
 
@@ -106,5 +106,5 @@ def multi_hot(x: ArrayLike, num_classes: int, axis: int = -1, dtype=F32) -> Valu
 
 def psnr(x: ArrayLike, y: ArrayLike, max_val: float) -> Value:
     """Peak signal-to-noise ratio in decibels."""
-    error = tnp.mean(tnp.square(tnp.floating(x) - y))
+    error = tnp.mean(tnp.square(floating(x) - y))
     return 20 * tnp.log10(max_val) - 10 * tnp.log10(error)

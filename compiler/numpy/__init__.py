@@ -7,15 +7,17 @@ traced ones. Importing the package also gives `Array` and `Tracer` their operato
 # ruff: noqa: F401  (this file is the list of what the package exports)
 
 import math
+from types import ModuleType as _Module
 
 import numpy as _np
 
 from ..ir.defaults import default_float, set_default_float
-from ..ir.dtypes import as_dtype
+from ..ir.dtypes import ALL as _ALL
 from ..trace.core import Array, Tracer
 from ..trace.core import Array as ndarray
 from ..trace.grad import stop_gradient
-from . import fft, linalg, operators
+from . import fft, linalg, operators, ufuncs
+from .bits import bitwise_count, frexp, modf, packbits, spacing, unpackbits
 from .chebyshev import erfc, i0, i0e, i1e
 from .creation import (
     arange,
@@ -51,7 +53,30 @@ from .cumulative import (
     nancumprod,
     nancumsum,
 )
-from .dtypes import astype, can_cast, finfo, iinfo, isdtype, promote_types, result_type
+from .dtypes import (
+    astype,
+    can_cast,
+    finfo,
+    iinfo,
+    isdtype,
+    issubdtype,
+    promote_types,
+    result_type,
+)
+from .editing import (
+    block,
+    choose,
+    compress,
+    delete,
+    extract,
+    fill_diagonal,
+    insert,
+    piecewise,
+    place,
+    put,
+    resize,
+    rollaxis,
+)
 from .elementwise import (
     abs,
     absolute,
@@ -92,6 +117,7 @@ from .elementwise import (
     imag,
     invert,
     isclose,
+    iscomplex,
     isfinite,
     isinf,
     isnan,
@@ -139,7 +165,27 @@ from .elementwise import (
     where,
 )
 from .exchange import from_dlpack, frombuffer
+from .files import array_repr, array_str, fromfile, fromiter, fromstring, load, save, savez
 from .gamma import digamma, gammaln, polygamma, zeta
+from .grids import (
+    c_,
+    diag_indices,
+    diag_indices_from,
+    index_exp,
+    indices,
+    ix_,
+    mask_indices,
+    mgrid,
+    ogrid,
+    r_,
+    ravel_multi_index,
+    s_,
+    tril_indices,
+    tril_indices_from,
+    triu_indices,
+    triu_indices_from,
+)
+from .histograms import bincount, histogram, histogram2d, histogram_bin_edges, histogramdd
 from .indexing import (
     dynamic_slice,
     dynamic_update_slice,
@@ -156,6 +202,7 @@ from .linear import (
     dot,
     dot_general,
     einsum,
+    einsum_path,
     inner,
     kron,
     matmul,
@@ -205,8 +252,21 @@ from .manipulation import (
     vsplit,
     vstack,
 )
+from .mapping import apply_along_axis, apply_over_axes, fromfunction, vectorize
 from .norms import norm
 from .padding import pad
+from .polynomial import (
+    poly,
+    polyadd,
+    polyder,
+    polydiv,
+    polyfit,
+    polyint,
+    polymul,
+    polysub,
+    polyval,
+    roots,
+)
 from .promote import (
     asarray,
     broadcast_arrays,
@@ -214,8 +274,18 @@ from .promote import (
     broadcast_to,
     convert,
     extent_value,
-    floating,
     promote,
+)
+from .queries import (
+    array_equal,
+    array_equiv,
+    iscomplexobj,
+    isrealobj,
+    isscalar,
+    iterable,
+    ndim,
+    shape,
+    size,
 )
 from .reduction import (
     all,
@@ -257,21 +327,20 @@ from .sets import (
     unique_inverse,
     unique_values,
 )
+from .signals import convolve, correlate, ediff1d, gradient, trim_zeros, unwrap
 from .sorting import (
     argpartition,
     argsort,
     argwhere,
-    bincount,
     diff,
     digitize,
     flatnonzero,
-    histogram,
-    histogram_bin_edges,
     lexsort,
     nonzero,
     partition,
     searchsorted,
     sort,
+    sort_complex,
     top_k,
     trapezoid,
 )
@@ -316,7 +385,6 @@ from .statistics import (
     bartlett,
     blackman,
     corrcoef,
-    correlate,
     cov,
     extract_sequences,
     hamming,
@@ -341,29 +409,32 @@ from .statistics import (
 from .update import At
 
 pi, e, inf, nan, newaxis = math.pi, math.e, math.inf, math.nan, None
+euler_gamma = _np.euler_gamma
+dtype = _np.dtype
 bool = bool_ = _np.bool_
 int8, int16, int32, int64 = _np.int8, _np.int16, _np.int32, _np.int64
 uint8, uint16, uint32, uint64 = _np.uint8, _np.uint16, _np.uint32, _np.uint64
 float16, float32, float64 = _np.float16, _np.float32, _np.float64
+half, single, double = float16, float32, float64
 complex64, complex128 = _np.complex64, _np.complex128
-bfloat16 = as_dtype("bf16").numpy.type
+csingle, cdouble = complex64, complex128
+# The default integers have 32 bits.
+int_, uint = int32, uint32
+generic, number, integer = _np.generic, _np.number, _np.integer
+signedinteger, unsignedinteger = _np.signedinteger, _np.unsignedinteger
+inexact, floating, complexfloating = _np.inexact, _np.floating, _np.complexfloating
+# bfloat16, the floats of at most 8 bits and the integers below 8, under ml_dtypes' names.
+globals().update({t.numpy.name: t.numpy.type for t in _ALL
+                  if t.numpy.type.__module__ == "ml_dtypes"})
+get_printoptions, set_printoptions, printoptions = (
+    _np.get_printoptions, _np.set_printoptions, _np.printoptions)
+
+_MODULES = ("fft", "linalg")
+__all__ = [name for name, value in dict(globals()).items()
+           if not name.startswith("_") and (name in _MODULES or not isinstance(value, _Module))
+           and name != "annotations"]
 
 
-def shape(x):
-    """The shape of `x`; symbolic extents are `Dim`s."""
-    return asarray(x).shape
-
-
-def ndim(x) -> int:
-    """The number of dims of `x`."""
-    return len(asarray(x).shape)
-
-
-def size(x):
-    """The number of elements of `x`."""
-    return asarray(x).size
-
-
-del operators, as_dtype
-
-__all__ = [name for name in dict(globals()) if not name.startswith("_") and name != "math"]
+def __dir__() -> list[str]:
+    """The public names, without the files they come from."""
+    return [*sorted(__all__), "__all__", "__array_api_version__", "__array_namespace_info__"]

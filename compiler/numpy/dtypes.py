@@ -101,6 +101,31 @@ def isdtype(dtype, kind) -> bool:
         raise ValueError(f"{kind!r} is neither a dtype nor one of {', '.join(_KINDS)}") from None
 
 
+_ABSTRACT: dict[type, tuple[str, ...]] = {
+    np.generic: ("bool", "int", "uint", "float", "complex"),
+    np.number: ("int", "uint", "float", "complex"), np.integer: ("int", "uint"),
+    np.signedinteger: ("int",), np.unsignedinteger: ("uint",), np.inexact: ("float", "complex"),
+    np.floating: ("float",), np.complexfloating: ("complex",),
+}
+"""NumPy's class of element types -> kinds of `DType`."""
+
+
+def issubdtype(dtype, kind) -> bool:
+    """Whether `dtype` is `kind`, or of the class of types `kind` (`floating`, `integer` ...).
+
+    Unlike NumPy's, it knows that bfloat16 and the narrower floats are `floating`.
+
+    >>> issubdtype("bfloat16", np.floating), issubdtype("int8", np.floating)
+    (True, False)
+    """
+    if isinstance(dtype, type) and dtype in _ABSTRACT:
+        return isinstance(kind, type) and issubclass(dtype, kind)
+    known = _type_of(dtype)
+    if isinstance(kind, type) and kind in _ABSTRACT:
+        return known.kind in _ABSTRACT[kind]
+    return known is dtype_argument(kind)
+
+
 def can_cast(from_, to) -> bool:
     """Whether promotion may turn `from_` (a dtype or an array) into `to`.
 
@@ -141,4 +166,4 @@ def dtypes_of_kind(kind=None) -> dict[str, np.dtype]:
 
 
 __all__ = ["FloatLimits", "IntegerLimits", "astype", "can_cast", "dtypes_of_kind", "finfo", "iinfo",
-           "isdtype", "promote_types", "result_type"]
+           "isdtype", "issubdtype", "promote_types", "result_type"]

@@ -476,6 +476,11 @@ def isreal(x: ArrayLike) -> Value:
     return equal(imag(x), 0)
 
 
+def iscomplex(x: ArrayLike) -> Value:
+    """True where the imaginary part is not 0."""
+    return not_equal(imag(x), 0)
+
+
 def view(x: ArrayLike, dtype) -> Value:
     """The bits of `x` read as another element type of the same width (concrete: of any width)."""
     x, target = asarray(x), dtype_argument(dtype)

@@ -130,8 +130,18 @@ def frombuffer(data: Any, dtype=None, count: int = -1, offset: int = 0) -> Array
     return asarray(np.frombuffer(data, target.numpy, count, offset))
 
 
+def tobytes(x: Array) -> bytes:
+    """The elements in row-major order as bytes."""
+    return x._data.tobytes()
+
+
+def contains(x: Array, value: Any) -> bool:
+    """Is an element of the array equal to `value`? Element by element, as NumPy's `in`."""
+    return bool((x._data == np.asarray(value)).any())
+
+
 METHODS = {"__dlpack__": dlpack, "__dlpack_device__": dlpack_device,
-           "data": property(buffer)}
+           "__contains__": contains, "data": property(buffer), "tobytes": tobytes}
 """Methods of `Array` that only concrete memory can have."""
 if sys.version_info >= (3, 12):
     METHODS["__buffer__"] = buffer

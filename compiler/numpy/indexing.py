@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from ..errors import OpError, UnsupportedError, user_location
 from ..ir.core import TensorType
 from ..ir.dims import Dim, Extent
-from ..ir.dtypes import I1, I32
+from ..ir.dtypes import I1, I32, DType
 from ..ir.structs import GatherDimensionNumbers, ScatterDimensionNumbers
 from ..ops import indexing as _indexing  # noqa: F401  (declares the ops)
 from ..ops.reduction import reducer
@@ -131,7 +132,8 @@ def take(x: ArrayLike, indices: ArrayLike, axis: int | None = None, mode: str | 
     """The slices of `x` at `indices` along `axis` (of the flattened array by default).
 
     `mode`: None or "clip" clamps indices that are out of bounds, "wrap" takes them modulo the size,
-    "fill" gives `fill_value` (NaN for floats) there.
+    "fill" gives `fill_value` there (by default NaN, the smallest signed or the largest unsigned
+    integer, or True).
     """
     x, indices = asarray(x), asarray(indices)
     if axis is None:
@@ -148,9 +150,19 @@ def take(x: ArrayLike, indices: ArrayLike, axis: int | None = None, mode: str | 
     inside = el.logical_and(el.greater_equal(indices, -size if isinstance(size, int)
                                              else el.negative(size)), el.less(indices, size))
     shape = (1,) * axis + indices.shape + (1,) * (len(x.shape) - axis - 1)
-    fill = fill_value if fill_value is not None else (
-        np.nan if dtype_of(x).is_inexact else np.iinfo(dtype_of(x).numpy).min)
+    fill = missing_element(dtype_of(x)) if fill_value is None else fill_value
     return el.where(bind("stablehlo.reshape", inside, shape=shape), result, fill)
+
+
+def missing_element(dtype: DType) -> Any:
+    """What mode "fill" gives where there is no element: NaN, the smallest signed and the largest
+    unsigned integer, True."""
+    if dtype.is_inexact:
+        return np.nan
+    if dtype is I1:
+        return True
+    limits = ml_dtypes.iinfo(dtype.numpy)
+    return int(limits.min if dtype.kind == "int" else limits.max)
 
 
 def _size_of(x: Value, axis: int):
@@ -175,8 +187,12 @@ def _aligned(x: Value, indices: Value, axis: int) -> tuple[Value, Value]:
     return broadcast_to(x, full(x)), broadcast_to(indices, full(indices))
 
 
-def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int | None = -1) -> Value:
-    """x[..., indices[..., i, ...], ...]: one element of `x` along `axis` per index."""
+def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int | None = -1,
+                    mode: str | None = None, fill_value: ArrayLike | None = None) -> Value:
+    """x[..., indices[..., i, ...], ...]: one element of `x` along `axis` per index.
+
+    `mode` and `fill_value` for indices out of bounds are as in `take`.
+    """
     x, indices = asarray(x), asarray(indices)
     if axis is None:
         from .manipulation import ravel
@@ -191,13 +207,29 @@ def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int | None = -1) -> 
         collapsed_slice_dims=(axis,), operand_batching_dims=others,
         start_indices_batching_dims=others, start_index_map=(axis,),
         index_vector_dim=len(x.shape))
-    return bind("stablehlo.gather", x, from_front(indices, x, axis), dimension_numbers=numbers,
-                slice_sizes=(1,) * len(x.shape))
+    if mode == "wrap":
+        indices = el.mod(indices, _size_of(x, axis))
+    result = bind("stablehlo.gather", x, from_front(indices, x, axis), dimension_numbers=numbers,
+                  slice_sizes=(1,) * len(x.shape))
+    if mode != "fill":
+        return result
+    size = _size_of(x, axis)
+    inside = el.logical_and(el.greater_equal(indices, el.negative(size)), el.less(indices, size))
+    fill = missing_element(dtype_of(x)) if fill_value is None else fill_value
+    return el.where(inside, result, fill)
 
 
-def put_along_axis(x: ArrayLike, indices: ArrayLike, values: ArrayLike, axis: int = -1) -> Value:
+def put_along_axis(x: ArrayLike, indices: ArrayLike, values: ArrayLike, axis: int | None = -1, *,
+                   inplace: bool = False) -> Value:
     """`x` with `values` written where `take_along_axis` would read."""
+    if inplace:
+        raise OpError("put_along_axis(inplace=True): arrays are immutable; use the returned array with"
+                      " inplace=False", user_location())
     x, indices = asarray(x), asarray(indices)
+    if axis is None:
+        from .manipulation import ravel, reshape
+
+        return reshape(put_along_axis(ravel(x), ravel(indices), values, 0), x.shape)
     axis = normalize_axis(axis, len(x.shape))
     x, indices = _aligned(x, indices, axis)
     others = tuple(d for d in range(len(x.shape)) if d != axis)
@@ -295,6 +327,11 @@ def _unmask(items: list[Any]) -> list[Any]:
         else:
             result.append(item)
     return result
+
+
+def expanded(key: Any, shape: Sequence[Extent]) -> list[Any]:
+    """A key with one entry per dim (and the Nones): ints, slices, integer arrays."""
+    return _unmask(_expand(key, len(shape)))
 
 
 def _is_scalar_index(item: Any) -> bool:

@@ -7,6 +7,7 @@ i8 operands, say) without converting the operands first.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -122,11 +123,19 @@ def kron(x: ArrayLike, y: ArrayLike) -> Value:
     return reshape(wide, tuple(p * q for p, q in zip(a.shape, b.shape, strict=True)))
 
 
-def cross(x: ArrayLike, y: ArrayLike, axis: int = -1) -> Value:
-    """Cross product of 3-vectors (or 2-vectors) along `axis`."""
+def cross(x: ArrayLike, y: ArrayLike, axis: int = -1, *, axisa: int | None = None,
+          axisb: int | None = None, axisc: int | None = None) -> Value:
+    """Cross product of 3-vectors (or 2-vectors) along `axis`.
+
+    `axisa`, `axisb`, `axisc`: that axis in `x`, in `y` and in the result, where they differ.
+    """
     from .manipulation import split, squeeze, stack
 
     x, y = unify(x, y)
+    if (axisa, axisb, axisc) != (None, None, None):
+        first, second, last = (axis if a is None else a for a in (axisa, axisb, axisc))
+        found = cross(moveaxis(x, first, -1), moveaxis(y, second, -1))
+        return found if x.shape[first] == y.shape[second] == 2 else moveaxis(found, -1, last)
     a = [squeeze(p, axis) for p in split(x, x.shape[axis], axis)]
     b = [squeeze(p, axis) for p in split(y, y.shape[axis], axis)]
     if len(a) == len(b) == 2:
@@ -188,14 +197,15 @@ def tensordot(x: ArrayLike, y: ArrayLike, axes=2, preferred_element_type=None) -
 
 # -- einsum ---------------------------------------------------------------------------------------
 
-def einsum(subscripts: str, *arrays: ArrayLike, preferred_element_type=None, **_) -> Value:
+def einsum(subscripts: str | ArrayLike, *arrays: ArrayLike, preferred_element_type=None, **_) -> Value:
     """Sum of products over named dims, `"ij,jk->ik"`; `...` stands for broadcast dims.
 
     Dims of equal name must have equal sizes (or 1). Without `->` the result has the names that
-    occur once, in alphabetical order.
+    occur once, in alphabetical order. `einsum(x, [0, 1], y, [1, 2], [0, 2])` is another spelling.
     """
-    values = unify(*arrays)
-    terms, output = _parse_einsum(subscripts, [v.shape for v in values])
+    text, operands = _named_dims(subscripts, arrays)
+    values = unify(*operands)
+    terms, output = _parse_einsum(text, [v.shape for v in values])
     pairs = [_diagonals(v, t) for v, t in zip(values, terms, strict=True)]
     order = _contraction_order(pairs, output)
     for i, j in order:
@@ -208,6 +218,31 @@ def einsum(subscripts: str, *arrays: ArrayLike, preferred_element_type=None, **_
     value = sum_(value, summed) if summed else value
     kept = [n for n in names if n in output]
     return transpose(value, [kept.index(n) for n in output])
+
+
+def einsum_path(subscripts: str | ArrayLike, *arrays: ArrayLike,
+                optimize: bool | str | Sequence = "greedy") -> tuple[list, str]:
+    """The order NumPy would multiply the operands in, as `np.einsum_path` tells it; `einsum` chooses
+    its own."""
+    text, operands = _named_dims(subscripts, arrays)
+    path: Any = np.einsum_path
+    stand_ins = [np.broadcast_to(np.zeros((), v.dtype), v.shape) for v in map(asarray, operands)]
+    return path(text, *stand_ins, optimize=optimize)
+
+
+def _named_dims(subscripts: str | ArrayLike, arrays: Sequence[ArrayLike]) -> tuple[str, Sequence]:
+    """The subscripts as text, and the operands, from either spelling."""
+    if isinstance(subscripts, str):
+        return subscripts, arrays
+    items = [subscripts, *arrays]
+    pairs = len(items) // 2
+
+    def names(term):
+        # Upper case first: without a result, dims are in the order of their numbers.
+        return "".join("..." if n is Ellipsis else chr(n + (65 if n < 26 else 71)) for n in term)
+
+    text = ",".join(names(term) for term in items[1:2 * pairs:2])
+    return text + (f"->{names(items[-1])}" if len(items) % 2 else ""), items[:2 * pairs:2]
 
 
 def _parse_einsum(subscripts: str, shapes) -> tuple[list[str], str]:
@@ -311,5 +346,5 @@ def _squeeze_ones(a: Value, a_names: str, b: Value, b_names: str):
     return new_a, new_a_names, new_b, new_b_names
 
 
-__all__ = ["cross", "dot", "dot_general", "einsum", "inner", "kron", "matmul", "matrix_transpose",
-           "matvec", "outer", "tensordot", "vdot", "vecdot", "vecmat"]
+__all__ = ["cross", "dot", "dot_general", "einsum", "einsum_path", "inner", "kron", "matmul",
+           "matrix_transpose", "matvec", "outer", "tensordot", "vdot", "vecdot", "vecmat"]

@@ -199,20 +199,20 @@ def stack(xs: Sequence[ArrayLike], axis: int = 0, dtype=None) -> Value:
     return concatenate([expand_dims(v, axis) for v in values], axis)
 
 
-def vstack(xs: Sequence[ArrayLike]) -> Value:
+def vstack(xs: Sequence[ArrayLike], dtype=None) -> Value:
     """The arrays as rows, one below the other."""
-    return concatenate([atleast_2d(x) for x in xs], 0)
+    return concatenate([atleast_2d(x) for x in xs], 0, dtype)
 
 
-def hstack(xs: Sequence[ArrayLike]) -> Value:
+def hstack(xs: Sequence[ArrayLike], dtype=None) -> Value:
     """The arrays side by side (1-d: one after the other)."""
     values = [atleast_1d(x) for x in xs]
-    return concatenate(values, 0 if len(values[0].shape) == 1 else 1)
+    return concatenate(values, 0 if len(values[0].shape) == 1 else 1, dtype)
 
 
-def dstack(xs: Sequence[ArrayLike]) -> Value:
+def dstack(xs: Sequence[ArrayLike], dtype=None) -> Value:
     """The arrays along a third dim."""
-    return concatenate([atleast_3d(x) for x in xs], 2)
+    return concatenate([atleast_3d(x) for x in xs], 2, dtype)
 
 
 def column_stack(xs: Sequence[ArrayLike]) -> Value:
@@ -428,8 +428,8 @@ def diagflat(x: ArrayLike, k: int = 0) -> Value:
     return diag(ravel(x), k)
 
 
-def trace(x: ArrayLike, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Value:
+def trace(x: ArrayLike, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype=None) -> Value:
     """The sum of a diagonal."""
     from .reduction import sum
 
-    return sum(diagonal(x, offset, axis1, axis2), -1)
+    return sum(diagonal(x, offset, axis1, axis2), -1, dtype)

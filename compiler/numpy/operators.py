@@ -10,7 +10,17 @@ import numpy as np
 from ..errors import TraceError, user_location
 from ..ir.dims import Dim
 from ..trace.core import Array, Operators, Tracer
-from . import cumulative, exchange, indexing, linear, manipulation, reduction, sorting, update
+from . import (
+    cumulative,
+    editing,
+    exchange,
+    indexing,
+    linear,
+    manipulation,
+    reduction,
+    sorting,
+    update,
+)
 from . import elementwise as el
 from .device import CPU, to_device
 from .inspection import ARRAY_API_VERSION
@@ -43,11 +53,14 @@ _METHODS = {
     "conj": el.conj, "take": indexing.take, "dot": linear.dot, "sort": sorting.sort,
     "argsort": sorting.argsort, "copy": asarray, "ptp": reduction.ptp, "nonzero": sorting.nonzero,
     "trace": manipulation.trace, "searchsorted": sorting.searchsorted,
+    "conjugate": el.conj, "view": el.view, "argpartition": sorting.argpartition,
+    "choose": editing.choose, "compress": lambda x, condition, axis=None, **options: editing.compress(
+        condition, x, axis, **options),
 }
 _PROPERTIES = {
     "T": manipulation.transpose, "mT": lambda x: manipulation.swapaxes(x, -1, -2),
     "real": el.real, "imag": el.imag, "at": update.At,
-    "itemsize": lambda x: x.dtype.itemsize, "device": lambda x: CPU,
+    "itemsize": lambda x: x.dtype.itemsize, "device": lambda x: CPU, "flat": manipulation.ravel,
 }
 
 

@@ -32,6 +32,8 @@ _PYTHON_TYPES = {bool: "bool", int: "int", float: "float", complex: "complex",
                  "bool": "bool", "int": "int", "float": "float", "complex": "complex"}
 _DEFAULTS = {"bool": lambda: I1, "int": lambda: I32, "float": default_float,
              "complex": default_complex}
+_NUMPY_CODES = {f"i{size}": np.dtype(f"i{size}") for size in (1, 2, 4, 8)}
+"""What NumPy and StableHLO call by one name: to a user "i8" has eight bytes, in the IR eight bits."""
 _ORDER = {"bool": 0, "int": 1, "uint": 1, "float": 2, "complex": 3}
 _SIGNED = {d.bits: d for d in ALL if d.kind == "int"}
 
@@ -44,6 +46,9 @@ def dtype_argument(spec) -> DType:
         known = None
     if known is not None:
         return _DEFAULTS[known]()
+    if known is not None:
+        return _DEFAULTS[known]()
+    return as_dtype(_NUMPY_CODES.get(spec, spec) if isinstance(spec, str) else spec)
     try:
         return as_dtype(spec)
     except TypeError as error:

@@ -158,35 +158,49 @@ def mean(x: ArrayLike, axis=None, dtype=None, keepdims: bool = False, where=None
     """Arithmetic mean over `axis`; 16-bit floats are summed in f32."""
     x, target = _computed(x, dtype)
     axes = normalize_axes(axis, len(x.shape))
-    if where is None:
-        return convert(_mean(x, axes, keepdims), target)
-    weight = broadcast_to(convert(el.truth(where), dtype_of(x)), x.shape)
-    total = sum(_masked(x, where, "add"), axis, keepdims=keepdims)
-    return convert(el.divide(total, sum(weight, axis, keepdims=keepdims)), target)
+    found = _mean(x, axes, keepdims) if where is None else _masked_mean(x, axes, keepdims, where)
+    return convert(found, target)
+
+
+def _chosen(x: Value, axes: tuple[int, ...], keepdims: bool, where: ArrayLike, dtype: DType) -> Value:
+    """The number of elements over `axes` that are in the mask."""
+    weight = broadcast_to(convert(el.truth(where), dtype), x.shape)
+    return _keep(x, axes, reduce(weight, axes, "add"), keepdims)
+
+
+def _masked_mean(x: Value, axes: tuple[int, ...], keepdims: bool, where: ArrayLike) -> Value:
+    total = _keep(x, axes, reduce(_masked(x, where, "add"), axes, "add"), keepdims)
+    return el.divide(total, _chosen(x, axes, keepdims, where, dtype_of(x)))
 
 
 def var(x: ArrayLike, axis=None, dtype=None, ddof: float = 0, keepdims: bool = False,
-        correction: float | None = None) -> Value:
-    """Mean squared distance from the mean over `axis`.
+        correction: float | None = None, where=None, mean: ArrayLike | None = None) -> Value:
+    """Mean squared distance from the mean over `axis`, of the elements in the mask `where`.
 
-    `correction` (or `ddof`, NumPy's name for it) is subtracted from the count.
+    `correction` (or `ddof`, NumPy's name for it) is subtracted from the count. `mean`: the mean with
+    its dims kept, when it is known.
     """
     ddof = ddof if correction is None else correction
     x, target = _computed(x, dtype)
     axes = normalize_axes(axis, len(x.shape))
-    distance = el.subtract(x, _mean(x, axes, keepdims=True))
+    if mean is None:
+        mean = _mean(x, axes, True) if where is None else _masked_mean(x, axes, True, where)
+    distance = el.subtract(x, mean)
     if dtype_of(x).kind == "complex":
         distance = el.absolute(distance)
         target = F32 if target is C64 else dtype_of(distance)
+    if where is not None:
+        distance = el.where(where, distance, 0)
     squared = _keep(x, axes, reduce(el.square(distance), axes, "add"), keepdims)
-    count = _count(x, axes, dtype_of(distance))
+    count = _count(x, axes, dtype_of(distance)) if where is None else _chosen(
+        x, axes, keepdims, where, dtype_of(distance))
     return convert(el.divide(squared, count - ddof if ddof else count), target)
 
 
 def std(x: ArrayLike, axis=None, dtype=None, ddof: float = 0, keepdims: bool = False,
-        correction: float | None = None) -> Value:
+        correction: float | None = None, where=None, mean: ArrayLike | None = None) -> Value:
     """Square root of the variance."""
-    return el.sqrt(var(x, axis, dtype, ddof, keepdims, correction))
+    return el.sqrt(var(x, axis, dtype, ddof, keepdims, correction, where, mean))
 
 
 def average(x: ArrayLike, axis=None, weights: ArrayLike | None = None, returned: bool = False,
@@ -256,55 +270,65 @@ def argmin(x: ArrayLike, axis: int | None = None, keepdims: bool = False) -> Val
 
 # -- NaN-ignoring ---------------------------------------------------------------------------------
 
-def nansum(x: ArrayLike, axis=None, dtype=None, keepdims: bool = False) -> Value:
+def _numbers(x: Value, where: ArrayLike | None) -> Value:
+    """The mask of the elements that are not NaN and in the mask `where`."""
+    valid = el.logical_not(el.isnan(x))
+    return valid if where is None else el.logical_and(valid, where)
+
+
+def nansum(x: ArrayLike, axis=None, dtype=None, keepdims: bool = False, initial=None,
+           where=None) -> Value:
     """Sum of the elements that are not NaN."""
     x = asarray(x)
-    return sum(x, axis, dtype, keepdims, where=el.logical_not(el.isnan(x)))
+    return sum(x, axis, dtype, keepdims, initial, _numbers(x, where))
 
 
-def nanprod(x: ArrayLike, axis=None, dtype=None, keepdims: bool = False) -> Value:
+def nanprod(x: ArrayLike, axis=None, dtype=None, keepdims: bool = False, initial=None,
+            where=None) -> Value:
     """Product of the elements that are not NaN."""
     x = asarray(x)
-    return prod(x, axis, dtype, keepdims, where=el.logical_not(el.isnan(x)))
+    return prod(x, axis, dtype, keepdims, initial, _numbers(x, where))
 
 
-def nanmean(x: ArrayLike, axis=None, keepdims: bool = False) -> Value:
+def nanmean(x: ArrayLike, axis=None, dtype=None, keepdims: bool = False, where=None) -> Value:
     """Mean of the elements that are not NaN."""
     x = asarray(x)
-    return mean(x, axis, keepdims=keepdims, where=el.logical_not(el.isnan(x)))
+    return mean(x, axis, dtype, keepdims, _numbers(x, where))
 
 
-def nanvar(x: ArrayLike, axis=None, ddof: int = 0, keepdims: bool = False) -> Value:
-    """Variance of the elements that are not NaN."""
+def nanvar(x: ArrayLike, axis=None, dtype=None, ddof: float = 0, keepdims: bool = False,
+           where=None, mean: ArrayLike | None = None) -> Value:
+    """Variance of the elements that are not NaN; NaN for at most `ddof` of them."""
     x = floating(x)
-    valid = el.logical_not(el.isnan(x))
-    distance = el.where(valid, el.subtract(x, nanmean(x, axis, keepdims=True)), 0)
-    count = sum(convert(valid, dtype_of(x)), axis, keepdims=keepdims)
-    return el.divide(sum(el.square(distance), axis, keepdims=keepdims), count - ddof)
+    valid = _numbers(x, where)
+    found = var(x, axis, dtype, ddof, keepdims, None, valid, mean)
+    count = sum(convert(broadcast_to(valid, x.shape), I32), axis, keepdims=keepdims)
+    return el.where(el.greater(count, ddof), found, math.nan)
 
 
-def nanstd(x: ArrayLike, axis=None, ddof: int = 0, keepdims: bool = False) -> Value:
+def nanstd(x: ArrayLike, axis=None, dtype=None, ddof: float = 0, keepdims: bool = False,
+           where=None, mean: ArrayLike | None = None) -> Value:
     """Standard deviation of the elements that are not NaN."""
-    return el.sqrt(nanvar(x, axis, ddof, keepdims))
+    return el.sqrt(nanvar(x, axis, dtype, ddof, keepdims, where, mean))
 
 
-def _nan_extreme(x, axis, keepdims, kind):
+def _nan_extreme(x, axis, keepdims, initial, where, kind):
     x = asarray(x)
     if not dtype_of(x).is_float:
-        return _extreme(x, axis, keepdims, None, None, kind)
-    valid = el.logical_not(el.isnan(x))
-    result = _extreme(x, axis, keepdims, None, valid, kind)
-    return el.where(any(valid, axis, keepdims), result, math.nan)
+        return _extreme(x, axis, keepdims, initial, where, kind)
+    valid = _numbers(x, where)
+    result = _extreme(x, axis, keepdims, initial, valid, kind)
+    return result if initial is not None else el.where(any(valid, axis, keepdims), result, math.nan)
 
 
-def nanmax(x: ArrayLike, axis=None, keepdims: bool = False) -> Value:
+def nanmax(x: ArrayLike, axis=None, keepdims: bool = False, initial=None, where=None) -> Value:
     """Largest element that is not NaN; NaN when all are."""
-    return _nan_extreme(x, axis, keepdims, "maximum")
+    return _nan_extreme(x, axis, keepdims, initial, where, "maximum")
 
 
-def nanmin(x: ArrayLike, axis=None, keepdims: bool = False) -> Value:
+def nanmin(x: ArrayLike, axis=None, keepdims: bool = False, initial=None, where=None) -> Value:
     """Smallest element that is not NaN; NaN when all are."""
-    return _nan_extreme(x, axis, keepdims, "minimum")
+    return _nan_extreme(x, axis, keepdims, initial, where, "minimum")
 
 
 def nanargmax(x: ArrayLike, axis: int | None = None, keepdims: bool = False) -> Value:

@@ -1,4 +1,4 @@
-"""Order: sort, argsort, top_k, partition, searchsorted; counting into bins; differences.
+"""Order: sort, argsort, top_k, partition, searchsorted; places of non-zero elements; differences.
 
 Concrete arrays go to NumPy; traced ones to `stablehlo.sort`. A function whose result shape depends on
 values (`nonzero`) needs a concrete array, or the `size` of its result.
@@ -30,7 +30,7 @@ from .promote import (
     floating,
     is_concrete,
     normalize_axis,
-    to_dtype,
+    result_type,
     unify,
 )
 from .reduction import sum as sum_
@@ -86,7 +86,10 @@ def argsort(x: ArrayLike, axis: int | None = -1, descending: bool = False, stabl
         return el.subtract(x.shape[axis] - 1, order)
     if is_concrete(x):
         return Array(np.argsort(x._data, axis=axis, kind="stable").astype(np.int32))
-    return _sorted_order(stop_gradient(x), axis)
+    x = stop_gradient(x)
+    if dtype_of(x).kind == "complex":
+        return lexsort((el.imag(x), el.real(x)), axis)
+    return _sorted_order(x, axis)
 
 
 def sort(x: ArrayLike, axis: int | None = -1, descending: bool = False, stable: bool = True,
@@ -99,6 +102,12 @@ def sort(x: ArrayLike, axis: int | None = -1, descending: bool = False, stable: 
         result = np.sort(x._data, axis=axis, kind="stable")
         return Array(np.flip(result, axis) if descending else result)
     return take_along_axis(x, argsort(x, axis, descending), axis)
+
+
+def sort_complex(x: ArrayLike) -> Value:
+    """The elements along the last dim as complex numbers, sorted by real part, then imaginary part."""
+    x = asarray(x)
+    return sort(convert(x, result_type(x, 0j)))
 
 
 def argpartition(x: ArrayLike, kth: int, axis: int = -1) -> Value:
@@ -193,57 +202,7 @@ def flatnonzero(x: ArrayLike, size: int | None = None, fill_value: int = 0) -> V
     return nonzero(ravel(x), size, fill_value)[0]
 
 
-# -- bins -----------------------------------------------------------------------------------------
-
-def bincount(x: ArrayLike, weights: ArrayLike | None = None, minlength: int = 0,
-             length: int | None = None) -> Value:
-    """How often each of 0, 1, ... occurs. Traced arrays need `length`."""
-    x = asarray(x)
-    if length is None:
-        data = concrete(x, "bincount")
-        length = max(minlength, int(data.max(initial=-1)) + 1)
-    ones = Array(np.ones((), np.int32)) if weights is None else asarray(weights)
-    zero = broadcast_to(Array(np.zeros((), ones.dtype)), (length,))
-    from .indexing import scatter_elements
-
-    return scatter_elements(zero, {0: x}, 0, ones, "add")
-
-
-def histogram_bin_edges(x: ArrayLike, bins: int | ArrayLike = 10, range=None,
-                        weights=None) -> Value:
-    """The edges of `bins` equal bins between the extremes of `x` (or over `range`), or `bins`."""
-    from .creation import linspace
-    from .reduction import max as max_
-    from .reduction import min as min_
-
-    x = ravel(floating(x))
-    if not isinstance(bins, (int, np.integer)):
-        return to_dtype(bins, dtype_of(x))
-    low, high = range if range is not None else (min_(x), max_(x)) if x.size else (0.0, 1.0)
-    low, high = to_dtype(low, dtype_of(x)), to_dtype(high, dtype_of(x))
-    empty = el.equal(low, high)
-    low, high = el.where(empty, low - 0.5, low), el.where(empty, high + 0.5, high)
-    return linspace(low, high, int(bins) + 1)
-
-
-def histogram(x: ArrayLike, bins: int | ArrayLike = 10, range=None, weights=None,
-              density: bool = False):
-    """Counts per bin and the bin edges; the last bin includes its right edge.
-
-    `weights` are summed instead of counted; `density` divides by the sum and the bin widths.
-    """
-    x = ravel(floating(x))
-    edges = histogram_bin_edges(x, bins, range)
-    count = edges.shape[0] - 1
-    place = el.subtract(searchsorted(edges, x, "right"), 1)
-    place = el.where(el.equal(x, edges[-1]), count - 1, place)
-    inside = el.logical_and(el.greater_equal(x, edges[0]), el.less_equal(x, edges[-1]))
-    value = el.where(inside, 1.0 if weights is None else ravel(weights), 0.0)
-    total = bincount(el.clip(place, 0, count - 1), value, length=count)
-    if density:
-        total = el.divide(el.divide(total, diff(edges)), sum_(total))
-    return total, edges
-
+# -- differences -----------------------------------------------------------------------------------
 
 def diff(x: ArrayLike, n: int = 1, axis: int = -1, prepend: ArrayLike | None = None,
          append: ArrayLike | None = None) -> Value:
@@ -258,6 +217,8 @@ def diff(x: ArrayLike, n: int = 1, axis: int = -1, prepend: ArrayLike | None = N
     x = concatenate(parts, axis) if n else x
     for _ in range(n):
         extent = x.shape[axis]
+        if extent == 0:
+            break
         after, before = slice_along(x, axis, 1, extent), slice_along(x, axis, 0, extent - 1)
         x = el.not_equal(after, before) if dtype_of(x) is I1 else el.subtract(after, before)
     return x

@@ -1,4 +1,4 @@
-"""Quantiles, correlation, windows, and sums over segments."""
+"""Quantiles, covariance, windows, and sums over segments."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import OpError, user_location
+from ..ir.defaults import default_float
 from ..ir.dims import Extent
-from ..ir.dtypes import F32, I32
+from ..ir.dtypes import I32
 from ..ops.reduction import identity_of
-from ..trace.core import Array
+from ..trace.core import Array, bind
 from . import elementwise as el
 from .indexing import scatter_elements, take, take_along_axis
 from .linear import matmul
 from .manipulation import (
     concatenate,
     expand_dims,
-    flip,
     moveaxis,
     reshape,
     slice_along,
     stack,
     swapaxes,
 )
-from .padding import pad
 from .promote import (
     ArrayLike,
     Value,
@@ -37,7 +36,6 @@ from .promote import (
     normalize_axes,
     result_type,
     to_dtype,
-    unify,
 )
 from .reduction import mean
 from .reduction import sum as sum_
@@ -183,40 +181,55 @@ def interp(x: ArrayLike, xp: ArrayLike, fp: ArrayLike, left: ArrayLike | None = 
     return el.where(el.greater(x, xp[-1]), fp[-1] if right is None or period else right, result)
 
 
-def cov(x: ArrayLike, rowvar: bool = True, ddof: int = 1) -> Value:
-    """Covariance of the variables in the rows of `x` (the columns when not `rowvar`)."""
+def cov(x: ArrayLike, y: ArrayLike | None = None, rowvar: bool = True, bias: bool = False,
+        ddof: int | None = None, fweights: ArrayLike | None = None,
+        aweights: ArrayLike | None = None) -> Value:
+    """Covariance of the variables in the rows of `x` (the columns when not `rowvar`) and of `y`.
+
+    The sum is divided by the number of observations less `ddof`, by default 1 (0 with `bias`).
+    `fweights`: how often each was observed; `aweights`: how much each counts.
+    """
+    lines = [_variables(v, rowvar) for v in (x, y) if v is not None]
+    x = lines[0] if len(lines) == 1 else concatenate(lines, 0)
+    ddof = ddof if ddof is not None else 0 if bias else 1
+    size = x.shape[-1]
+    if fweights is None and aweights is None:
+        centred = el.subtract(x, mean(x, -1, keepdims=True))
+        return el.divide(matmul(centred, el.conj(swapaxes(centred, -1, -2))), size - ddof)
+    real = dtype_of(el.real(x))
+    weight = to_dtype(1.0, real)
+    for given in (fweights, aweights):
+        if given is not None:
+            weight = el.multiply(weight, to_dtype(given, real))
+    total = sum_(weight)
+    # Repeated observations are as good as several; those that only weigh more are not.
+    lost = el.multiply(1.0 if aweights is None else el.divide(
+        sum_(el.multiply(weight, to_dtype(aweights, real))), total), ddof)
+    centred = el.subtract(x, el.divide(sum_(el.multiply(x, weight), -1, keepdims=True), total))
+    product = matmul(el.multiply(centred, weight), el.conj(swapaxes(centred, -1, -2)))
+    return el.divide(product, el.subtract(total, lost))
+
+
+def _variables(x: ArrayLike, rowvar: bool) -> Value:
+    """`x` with one variable a row."""
     x = floating(x)
     x = x if rowvar or len(x.shape) < 2 else swapaxes(x, 0, 1)
-    x = reshape(x, (1, -1)) if len(x.shape) < 2 else x
-    centred = el.subtract(x, mean(x, -1, keepdims=True))
-    product = matmul(centred, el.conj(swapaxes(centred, -1, -2)))
-    return el.divide(product, x.shape[-1] - ddof)
+    return reshape(x, (1, -1)) if len(x.shape) < 2 else x
 
 
-def corrcoef(x: ArrayLike, rowvar: bool = True) -> Value:
-    """Correlation of the variables in the rows of `x`."""
+def corrcoef(x: ArrayLike, y: ArrayLike | None = None, rowvar: bool = True) -> Value:
+    """Correlation of the variables in the rows of `x` (and of `y`)."""
     from .manipulation import diagonal
 
-    covariance = cov(x, rowvar)
+    covariance = cov(x, y, rowvar)
     if covariance.shape == (1, 1):
         return reshape(el.divide(covariance, covariance), ())
-    deviation = el.sqrt(diagonal(covariance))
-    scaled = el.divide(covariance, expand_dims(deviation, 1))
-    return el.clip(el.divide(scaled, expand_dims(deviation, 0)), -1, 1)
-
-
-def correlate(x: ArrayLike, y: ArrayLike, mode: str = "valid") -> Value:
-    """Sums of products of two 1-d arrays at every shift: "valid", "same" or "full" overlap."""
-    x, y = unify(x, y)
-    n, m = x.shape[0], y.shape[0]
-    if m > n:
-        return flip(el.conj(correlate(y, x, mode)), 0)
-    low = {"valid": 0, "same": m // 2, "full": m - 1}[mode]
-    high = {"valid": 0, "same": m - 1 - m // 2, "full": m - 1}[mode]
-    wide = pad(x, ((low, high),))
-    count = n + low + high - m + 1
-    windows = take(wide, np.arange(count)[:, None] + np.arange(m)[None, :], 0)
-    return matmul(windows, el.conj(y))
+    deviation = el.sqrt(el.real(diagonal(covariance)))
+    scaled = el.divide(el.divide(covariance, expand_dims(deviation, 1)), expand_dims(deviation, 0))
+    if dtype_of(scaled).kind == "complex":
+        return bind("stablehlo.complex", el.clip(el.real(scaled), -1, 1),
+                    el.clip(el.imag(scaled), -1, 1))
+    return el.clip(scaled, -1, 1)
 
 
 # -- windows --------------------------------------------------------------------------------------
@@ -224,8 +237,8 @@ def correlate(x: ArrayLike, y: ArrayLike, mode: str = "valid") -> Value:
 def _window(name: str, doc: str):
     function = getattr(np, name)
 
-    def window(size: int, *parameters: float, dtype=F32) -> Value:
-        return Array(function(int(size), *parameters).astype(dtype_argument(dtype).numpy))
+    def window(size: int, dtype=None) -> Value:
+        return Array(function(int(size)).astype(_float_argument(dtype)))
 
     window.__name__ = window.__qualname__ = name
     window.__doc__ = doc
@@ -236,7 +249,15 @@ bartlett = _window("bartlett", "The triangular window of `size` points.")
 blackman = _window("blackman", "The Blackman window of `size` points.")
 hamming = _window("hamming", "The Hamming window of `size` points.")
 hanning = _window("hanning", "The Hann window of `size` points.")
-kaiser = _window("kaiser", "The Kaiser window of `size` points with parameter beta.")
+
+
+def kaiser(size: int, beta: float, dtype=None) -> Value:
+    """The Kaiser window of `size` points; the larger `beta`, the narrower."""
+    return Array(np.kaiser(int(size), float(beta)).astype(_float_argument(dtype)))
+
+
+def _float_argument(dtype) -> np.dtype:
+    return (default_float() if dtype is None else dtype_argument(dtype)).numpy
 
 
 # -- segments -------------------------------------------------------------------------------------

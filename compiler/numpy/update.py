@@ -1,4 +1,4 @@
-"""Indexed updates: `x.at[key].set(values)`, `.add`, `.multiply`, `.max`, `.min`.
+"""Indexed updates: `x.at[key].set(values)`, `.add`, `.multiply`, `.divide`, `.max`, `.apply` ...
 
 Arrays are immutable, so an update gives a new array. A basic key becomes dynamic_update_slice or a
 select; a key with integer arrays becomes a scatter into what the basic part reads.
@@ -6,13 +6,13 @@ select; a key with integer arrays becomes a scatter into what the basic part rea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..errors import UnsupportedError, user_location
+from ..errors import OpError, UnsupportedError, user_location
 from ..ir.dims import Extent
 from ..ir.dtypes import I1
 from ..trace.core import Array, Tracer, bind
@@ -21,8 +21,10 @@ from .indexing import (
     BasicKey,
     basic_key,
     dynamic_update_slice,
+    expanded,
     from_front,
     getitem,
+    missing_element,
     read_basic,
     scatter_elements,
     split_key,
@@ -49,6 +51,27 @@ class At:
         return Update(self.x, key)
 
 
+def _only_hints(hints: dict[str, bool]) -> None:
+    """`TypeError` for keywords that are not hints about indices; tfn does not need those."""
+    unknown = hints.keys() - {"indices_are_sorted", "unique_indices", "wrap_negative_indices"}
+    if unknown or not hints.get("wrap_negative_indices", True):
+        raise TypeError(f"unknown options of .at[...]: {', '.join(sorted(unknown or hints))}")
+
+
+def _updating(kind: str | None, doc: str) -> Callable[..., Value]:
+    """A method of `Update`. `mode` for indices out of bounds: None, "drop" and "fill" leave them out,
+    "clip" and "wrap" move them inside."""
+
+    def method(self: Update, values: ArrayLike, *, mode: str | None = None, **hints: bool) -> Value:
+        _only_hints(hints)
+        if mode in (None, "drop", "fill"):
+            return self._apply(kind, values)
+        return Update(self.x, _inside(self.x, self.key, mode))._apply(kind, values)
+
+    method.__doc__ = doc
+    return method
+
+
 @dataclass(frozen=True)
 class Update:
     """The elements of `x` at `key`; see `At`. Repeated indices combine; for `set` one wins."""
@@ -56,35 +79,43 @@ class Update:
     x: Value
     key: Any
 
-    def get(self) -> Value:
-        """`x[key]`."""
-        return getitem(self.x, self.key)
+    def get(self, *, mode: str | None = None, fill_value: ArrayLike | None = None,
+            **hints: bool) -> Value:
+        """`x[key]`. `mode` for indices out of bounds: "clip" reads the nearest element, "wrap" counts
+        on from the start, "fill" gives `fill_value` (by default as in `take`); None is "clip" on traced
+        arrays, and an `IndexError` on concrete ones."""
+        _only_hints(hints)
+        if mode == "fill":
+            return _filled(self.x, self.key, fill_value)
+        return getitem(self.x, self.key if mode is None else _inside(self.x, self.key, mode))
 
-    def set(self, values: ArrayLike) -> Value:
-        """Replace the elements."""
-        return self._apply(None, values)
-
-    def add(self, values: ArrayLike) -> Value:
-        """Add to the elements."""
-        return self._apply("add", values)
-
-    def subtract(self, values: ArrayLike) -> Value:
-        """Subtract from the elements."""
-        return self._apply("add", el.negative(values))
-
-    def multiply(self, values: ArrayLike) -> Value:
-        """Multiply the elements."""
-        return self._apply("multiply", values)
-
+    set = _updating(None, "Replace the elements.")
+    add = _updating("add", "Add to the elements.")
+    multiply = _updating("multiply", "Multiply the elements.")
+    max = _updating("maximum", "The larger of element and value.")
+    min = _updating("minimum", "The smaller of element and value.")
     mul = multiply
 
-    def max(self, values: ArrayLike) -> Value:
-        """The larger of element and value."""
-        return self._apply("maximum", values)
+    def subtract(self, values: ArrayLike, **options: Any) -> Value:
+        """Subtract from the elements."""
+        return self.add(el.negative(values), **options)
 
-    def min(self, values: ArrayLike) -> Value:
-        """The smaller of element and value."""
-        return self._apply("minimum", values)
+    def divide(self, values: ArrayLike, **options: Any) -> Value:
+        """Divide the elements (floats)."""
+        return el.divide(self.x, self._factor(values, options))
+
+    def power(self, values: ArrayLike, **options: Any) -> Value:
+        """Raise the elements to powers."""
+        return el.power(self.x, self._factor(values, options))
+
+    def apply(self, function: Callable[[Value], Value], **options: Any) -> Value:
+        """Replace the elements by a function of them (once where indices repeat)."""
+        return self.set(function(self.get()), **options)
+
+    def _factor(self, values: ArrayLike, options: dict[str, Any]) -> Value:
+        """1 everywhere but at the places, where it is the product of their values."""
+        one = broadcast_to(to_dtype(1, dtype_of(self.x)), self.x.shape)
+        return Update(one, self.key).multiply(values, **options)
 
     def _apply(self, kind: str | None, values: ArrayLike) -> Value:
         x = self.x
@@ -104,6 +135,41 @@ class Update:
             new = broadcast_to(to_dtype(values, dtype_of(x)), part.shape)
             part = new if kind is None else bind(f"stablehlo.{kind}", part, new)
         return _write_basic(x, key, part)
+
+
+def _inside(x: Value, key: Any, mode: str) -> tuple[Any, ...]:
+    """The key with every integer in it moved into bounds."""
+    if mode not in ("clip", "wrap"):
+        raise OpError(f"index mode {mode!r} is not one of drop or fill, clip, wrap", user_location())
+    dims = iter(range(len(x.shape)))
+    items = []
+    for item in expanded(key, x.shape):
+        d = None if item is None else next(dims)
+        if d is not None and not isinstance(item, slice):
+            item = el.mod(item, x.shape[d]) if mode == "wrap" else el.clip(
+                from_front(asarray(item), x, d), 0, x.shape[d] - 1)
+            item = int(item) if isinstance(item, Array) and not item.shape else item
+        items.append(item)
+    return tuple(items)
+
+
+def _filled(x: Value, key: Any, fill_value: ArrayLike | None) -> Value:
+    """`x[key]`, and `fill_value` for indices out of bounds."""
+    items = expanded(key, x.shape)
+    known: Value = asarray(True)
+    indexed = [i for i in items if i is not None]
+    for extent, item in zip(x.shape, indexed, strict=True):
+        if not isinstance(item, slice):
+            known = el.logical_and(known, el.logical_and(
+                el.greater_equal(item, -extent), el.less(item, extent)))
+    inside = _inside(x, key, "clip")
+    result = getitem(x, inside)
+    if known.shape:
+        position = split_key(inside, x.shape)[2]
+        rest = len(result.shape) - position - len(known.shape)
+        known = bind("stablehlo.reshape", known, shape=(1,) * position + known.shape + (1,) * rest)
+    fill = missing_element(dtype_of(x)) if fill_value is None else fill_value
+    return el.where(known, result, to_dtype(fill, dtype_of(x)))
 
 
 def _write_basic(x: Value, key: BasicKey, part: Value) -> Value:

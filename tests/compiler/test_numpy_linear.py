@@ -191,3 +191,28 @@ def test_histogram_and_bincount(engine):
 def test_isin(engine):
     np.testing.assert_array_equal(engine(lambda v: tnp.isin(v, [1, 5]), np.int32([1, 2, 5])),
                                   [True, False, True])
+
+
+@pytest.mark.parametrize("axes", [{"axisa": 0, "axisb": 1}, {"axisc": 0}, {"axis": 0},
+                                  {"axisa": 0, "axisb": 1, "axisc": 1}])
+def test_cross_along_other_axes(engine, axes):
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=s) for s in ((3, 4), (4, 3)))
+    if axes == {"axisc": 0}:
+        a = a.T
+    if axes == {"axis": 0}:
+        b = b.T
+    np.testing.assert_allclose(engine(lambda p, q: tnp.cross(p, q, **axes), a, b),
+                               np.cross(a, b, **axes), rtol=1e-9)
+
+
+def test_einsum_by_numbers(engine):
+    a, b = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(3, 4)
+    for terms in (([0, 1], [1, 2], [2, 0]), ([0, 1], [1, 2]), ([0, 30], [30, 2]),
+                  ([..., 1], [1, 2], [..., 2])):
+        def call(module, p, q, terms=terms):
+            return module.einsum(p, terms[0], q, terms[1], *terms[2:])
+
+        found = engine(lambda p, q, run=call: run(tnp, p, q), a, b)
+        np.testing.assert_array_equal(found, call(np, a, b))
+    assert tnp.einsum_path("ij,jk,kl->il", a, b, b.T) == np.einsum_path("ij,jk,kl->il", a, b, b.T)

@@ -146,3 +146,43 @@ def test_reductions_over_a_symbolic_dim():
 def test_axis_out_of_range():
     with pytest.raises(OpError, match="axis 3 is outside an array of 3 dims"):
         tnp.sum(X, 3)
+
+
+HOLES = np.where(np.random.default_rng(4).random((3, 4, 5)) < 0.3, np.nan,
+                 np.random.default_rng(5).normal(size=(3, 4, 5)))
+CHOSEN = np.random.default_rng(6).random((3, 1, 5)) < 0.7
+
+
+@pytest.mark.parametrize("axis", [None, 1, (0, 2)])
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("name", ["nansum", "nanprod", "nanmean", "nanvar", "nanstd"])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_nan_reductions_of_chosen_elements(engine, name, axis, keepdims):
+    options = {"axis": axis, "keepdims": keepdims, "where": CHOSEN}
+    np.testing.assert_allclose(engine(lambda x: getattr(tnp, name)(x, **options), HOLES),
+                               getattr(np, name)(HOLES, **options), rtol=1e-9)
+    found = getattr(tnp, name)(HOLES.astype("f4"), dtype="f8", where=CHOSEN)
+    assert found.dtype == np.float64
+
+
+@pytest.mark.parametrize("name", ["nanmax", "nanmin"])
+def test_nan_extremes_of_chosen_elements(engine, name):
+    options = {"axis": 1, "initial": 0.25, "where": CHOSEN}
+    np.testing.assert_array_equal(engine(lambda x: getattr(tnp, name)(x, **options), HOLES),
+                                  getattr(np, name)(HOLES, **options))
+    assert np.isnan(np.asarray(getattr(tnp, name)(np.full((2, 0), np.nan), axis=0))).all()
+    assert np.isnan(float(getattr(tnp, name)([np.nan, np.nan])))
+
+
+@pytest.mark.parametrize("ddof", [0, 1])
+@pytest.mark.parametrize("name", ["var", "std"])
+@pytest.mark.parametrize("dtype", ["f8", "c16"])
+def test_spread_of_chosen_elements(engine, name, ddof, dtype):
+    x = np.nan_to_num(HOLES).astype(dtype) * (1 + 2j if dtype == "c16" else 1)
+    options = {"axis": 0, "ddof": ddof, "where": np.broadcast_to(CHOSEN, x.shape)}
+    options["where"] = options["where"] | (np.arange(3) < 2)[:, None, None]
+    np.testing.assert_allclose(engine(lambda v: getattr(tnp, name)(v, **options), x),
+                               getattr(np, name)(x, **options), rtol=1e-9)
+    mean = np.mean(x, 0, keepdims=True)
+    np.testing.assert_allclose(engine(lambda v, m: getattr(tnp, name)(v, 0, mean=m), x, mean),
+                               getattr(np, name)(x, 0, mean=mean), rtol=1e-9)

@@ -216,3 +216,11 @@ def test_symbolic_leading_dim(name):
     assert function.result_types[0].shape == shape
     (found,) = evaluate(function, [X])
     np.testing.assert_array_equal(found, program(tnp.asarray(X)))
+
+
+def test_joins_convert_to_a_type():
+    for name in ("hstack", "vstack", "dstack", "stack", "concatenate"):
+        found = getattr(tnp, name)([np.ones(2, "f4"), np.ones(2, "f4")], dtype="i2")
+        assert found.dtype == np.int16
+        np.testing.assert_array_equal(found, getattr(np, name)([np.ones(2), np.ones(2)]))
+    assert tnp.trace(np.ones((3, 3), "i1"), dtype="i8").dtype == np.int64

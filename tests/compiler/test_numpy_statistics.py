@@ -32,12 +32,24 @@ def test_covariance_and_correlation(engine):
                                np.cov(x, rowvar=False), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["valid", "same", "full"])
-@pytest.mark.parametrize(("n", "m"), [(7, 3), (3, 7), (4, 4), (6, 2)])
-def test_correlate(engine, mode, n, m):
-    x, y = np.float32(RNG.normal(size=n)), np.float32(RNG.normal(size=m))
-    np.testing.assert_allclose(engine(lambda a, b: tnp.correlate(a, b, mode), x, y),
-                               np.correlate(x, y, mode), rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize("options", [
+    {"bias": True}, {"ddof": 0}, {"ddof": 2, "bias": True}, {"fweights": np.array([1, 2, 0, 3, 1])},
+    {"aweights": np.array([0.5, 1, 2, 0.1, 1])},
+    {"fweights": np.array([1, 2, 1, 3, 1]), "aweights": np.array([0.5, 1, 2, 0.1, 1]), "ddof": 1}],
+    ids=str)
+@pytest.mark.parametrize("dtype", ["f4", "c8"])
+def test_weighted_covariance(engine, options, dtype):
+    x, y = (X[k] * (1 + 0.5j if dtype == "c8" else 1) for k in (0, 1))
+    found = engine(lambda a, b: tnp.cov(a, b, **options), x.astype(dtype), y.astype(dtype))
+    assert found.dtype == np.dtype(dtype)
+    np.testing.assert_allclose(found, np.cov(x, y, **options), rtol=2e-4, atol=1e-6)
+
+
+def test_correlation_of_two_sets_of_variables(engine):
+    np.testing.assert_allclose(engine(tnp.corrcoef, X[0], X[1]), np.corrcoef(X[0], X[1]), rtol=1e-4,
+                               atol=1e-6)
+    x = X[0] + 1j * X[1]
+    np.testing.assert_allclose(engine(tnp.corrcoef, x), np.corrcoef(x), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["bartlett", "blackman", "hamming", "hanning"])
