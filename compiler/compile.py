@@ -24,6 +24,7 @@ from .runtime import walk
 from .runtime.cache import KERNELS
 from .runtime.host import HostCall
 from .runtime.plan import ALIGNMENT, Plan, make_plan
+from .runtime.pool import pool
 from .runtime.processes import current_process
 
 
@@ -89,7 +90,7 @@ def compile_function(
     """
     target = target or Target.host()
     fused = run_passes(function, target)
-    return Executable(fused, make_plan(fused, target), communicator)
+    return Executable(fused, make_plan(fused, target, pool().threads), communicator)
 
 
 ENGINE = threading.local()
@@ -252,10 +253,12 @@ class _Bound:
                 self.host_calls.append(call)
                 address = call.address
             extents = [_value(e, sizes) for e in step.extents]
+            chunk = step.work.chunk(sizes, pool().threads) if host is None else 0
             if step.collective is not None and host is None:
                 extents += self._collective(step.collective)
             table += [address, len(step.places), len(extents),
-                      0 if scalars is None else scalars.ctypes.data, *pairs, *extents]
+                      0 if scalars is None else scalars.ctypes.data,
+                      step.work.tasks(sizes), chunk, step.phase, *pairs, *extents]
             widest = max(widest, len(step.places))
         starts.append(len(table))
         for word, target in jumps:
@@ -268,7 +271,7 @@ class _Bound:
             call.stop = self.scratch[:1]
         self._call = walk.walker()
         self._pointers = (self.table.ctypes.data, self.bases.ctypes.data,
-                          self.scratch.ctypes.data + 8)
+                          self.scratch.ctypes.data + 8, pool().address, pool().entry)
 
     def _collective(self, op: Op) -> list[int]:
         communicator = self.executable.communicator
@@ -289,8 +292,8 @@ class _Bound:
                    for j, (shape, dtype) in enumerate(self.results)]
         bases[self._first_argument:self._first_result] = [_pointer(a) for a in arrays]
         bases[self._first_result:] = [_pointer(r) for r in results]
-        table, base_table, scratch = self._pointers
-        self._call(table, self.words, base_table, scratch)
+        table, *others = self._pointers
+        self._call(table, self.words, *others)
         if self.host_calls:
             self._raise_failure()
         return results

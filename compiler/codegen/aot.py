@@ -24,6 +24,7 @@ from ..ops.declare import definition
 from ..runtime.plan import Jump, Place, Plan, make_plan
 from .native import compile_linked
 from .target import Target
+from .work import Work
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,14 @@ class _Entry:
             total = self.inst(f"add i64 {total}, {term}")
         return total
 
+    def tasks(self, work: Work) -> str:
+        """The number of tasks, all of which one thread does."""
+        total = "1"
+        for factor in work.extents:
+            total = self.inst(f"mul i64 {total}, {self.extent(factor)}")
+        up = self.inst(f"add i64 {total}, {work.divisor - 1}")
+        return self.inst(f"udiv i64 {up}, {work.divisor}")
+
     def pointer(self, place: Place) -> str:
         if place.base == "arena":
             base = "%arena"
@@ -202,7 +211,7 @@ class _Entry:
         if step.kernel is None:
             self.declared.add("declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)")
             self.lines.append(f"  call void @llvm.memmove.p0.p0.i64(ptr {pointers[1]}, ptr"
-                              f" {pointers[0]}, i64 {self.extent(step.extents[0])}, i1 false)")
+                              f" {pointers[0]}, i64 {self.tasks(step.work)}, i1 false)")
             return
         for i, pointer in enumerate(pointers):
             slot = self.inst(f"getelementptr ptr, ptr %buffers, i64 {i}")
@@ -221,9 +230,9 @@ class _Entry:
             scalars = f"@{self.symbol}.scalars{number}"
             self.globals.append(f"{scalars} = internal constant"
                                 f" [{len(step.kernel.scalars)} x i64] [{words}], align 8")
-        self.declared.add(f"declare void @{step.kernel.name}(ptr, ptr, ptr)")
-        self.lines.append(f"  call void @{step.kernel.name}(ptr %buffers, ptr %extents,"
-                          f" ptr {scalars})")
+        self.declared.add(f"declare void @{step.kernel.name}(ptr, ptr, ptr, i64, i64, i64, i64)")
+        self.lines.append(f"  call void @{step.kernel.name}(ptr %buffers, ptr %extents, ptr {scalars},"
+                          f" i64 0, i64 {self.tasks(step.work)}, i64 0, i64 {step.phase})")
 
     def _jump(self, number: int, jump: Jump, pointers: list[str]) -> None:
         onward = f"on{number}"

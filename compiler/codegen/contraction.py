@@ -15,6 +15,7 @@ from ..ops.contraction import Affine, Contraction
 from .emitter import Emitter
 from .target import Target
 from .text import Index, literal, register_type
+from .work import Work
 
 _CACHED_BYTES = 512 << 10
 """A result of this size stays in the second-level cache."""
@@ -84,6 +85,12 @@ class _Nest:
             math.prod(parallel) * self.out.dtype.itemsize <= _CACHED_BYTES
         return self.reductions[0] if small and len(self.reductions) > 2 else None
 
+    def work(self, loops: list[int], divisor: int = 1) -> Work:
+        """The parallel loops `loops` as tasks, `divisor` rounds of the last one at a time."""
+        extents = [e if isinstance(e, int) else e[0].shape[e[1]] for e in self.spec.extents]
+        rest = [e for i, e in enumerate(extents) if i not in loops]
+        return Work(tuple(extents[i] for i in loops), divisor, (20, divisor, *rest))
+
     def place(self, value: Value, indices: tuple[Affine, ...], loops: dict[int, Index]) -> Index:
         """The linear position in `value` for loop counters `loops`."""
         emit = self.emit
@@ -101,7 +108,6 @@ def _scalar(nest: _Nest) -> None:
     dtype = nest.out.dtype
     wide = register_type(dtype)
     cell = f"%{emit.fresh('sum')}"
-    emit.entry.append(f"  {cell} = alloca {wide}, align 8")
 
     def reduce(loops: dict[int, Index], rest: list[int]) -> None:
         if rest:
@@ -132,7 +138,14 @@ def _scalar(nest: _Nest) -> None:
                             f" ptr {emit.pointers[nest.out]}, i64 {position}")
         emit.store_to(pointer, dtype, emit.inst(f"load {wide}, ptr {cell}"))
 
-    outer({}, list(range(spec.parallel)))
+    parallel = list(range(spec.parallel))
+    with emit.phase(nest.work(parallel[:1])):
+        emit.entry.append(f"  {cell} = alloca {wide}, align 8")
+        if not parallel:
+            outer({}, [])
+            return
+        with emit.loop("%first", "%last") as i, emit.scope():
+            outer({0: i}, parallel[1:])
 
 
 def _tiled(nest: _Nest, target: Target) -> None:
@@ -147,13 +160,16 @@ def _tiled(nest: _Nest, target: Target) -> None:
     outer = [i for i in range(spec.parallel) if i not in (nest.vector, row)]
     hoisted = nest.hoisted()
 
+    def tile(loops: dict[int, Index], count: int) -> None:
+        _columns(nest, loops, row, count, columns, lanes, widths)
+
     def rows(loops: dict[int, Index]) -> None:
         if row is None:
-            _columns(nest, loops, None, 1, columns, lanes, widths)
+            tile(loops, 1)
             return
         for low, high, count in _row_tiles(emit, nest.extents[row], height):
             with emit.loop(low, high, count) as i, emit.scope():
-                _columns(nest, {**loops, row: i}, row, count, columns, lanes, widths)
+                tile({**loops, row: i}, count)
 
     def nested(loops: dict[int, Index], rest: list[int]) -> None:
         if not rest:
@@ -162,13 +178,44 @@ def _tiled(nest: _Nest, target: Target) -> None:
         with emit.loop(0, nest.extents[rest[0]]) as i, emit.scope():
             nested({**loops, rest[0]: i}, rest[1:])
 
-    if hoisted is None:
-        nested({}, outer)
+    if hoisted is not None:
+        with emit.phase(nest.work([])):
+            _clear(nest)
+            nest.reductions.remove(hoisted)
+            nest.accumulates = True
+            nested({}, [hoisted, *outer])
         return
-    _clear(nest)
-    nest.reductions.remove(hoisted)
-    nest.accumulates = True
-    nested({}, [hoisted, *outer])
+    if outer:
+        with emit.phase(nest.work(outer[:2])), emit.loop("%first", "%last") as task, emit.scope():
+            if len(outer) == 1:
+                nested({outer[0]: task}, [])
+            else:
+                inner = nest.extents[outer[1]]
+                nested({outer[0]: emit.idiv(task, inner), outer[1]: emit.irem(task, inner)},
+                       outer[2:])
+        return
+    if row is None:
+        with emit.phase(nest.work([])):
+            rows({})
+        return
+    with emit.phase(nest.work([row], height)):
+        # A task is a tile of rows; the tiles of one height form a loop.
+        extent = nest.extents[row]
+        number: Index = 0
+        for low, high, count in _row_tiles(emit, extent, height):
+            tiles = emit.idiv(emit.isub(high, low), count)
+            if not isinstance(extent, int) and count == 1:
+                # What is left of a run-time extent: one task.
+                mine = emit.icompare("sgt", "%last", number)
+                until = emit.inst(f"select i1 {mine}, i64 {high}, i64 {low}")
+                with emit.loop(low, until) as i, emit.scope():
+                    tile({row: i}, 1)
+                continue
+            begin = emit.imax(emit.isub("%first", number), 0)
+            end = emit.imin(emit.isub("%last", number), tiles)
+            with emit.loop(begin, end) as t, emit.scope():
+                tile({row: emit.iadd(low, emit.imul(t, count))}, count)
+            number = emit.iadd(number, tiles)
 
 
 def _widths(vectors: int, most: int) -> list[int]:

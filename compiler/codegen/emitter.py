@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..ops.reduction import combiner
 from . import mathlib
 from .extents import Extents
 from .text import Index, Text, literal, register_type, suffix
+from .work import Work
 
 # Scalars that may shape the code; any other float constant is a run-time argument, so that 1/batch
 # or a learning rate does not make a new kernel.
@@ -28,6 +30,15 @@ _INLINE = {0.0, 1.0, -1.0, float("inf"), float("-inf")}
 
 # Float ops LLVM may contract into FMA, inside one kernel.
 _CONTRACTED = {"fadd", "fsub", "fmul"}
+
+
+@dataclass
+class Phase:
+    """The code of a phase: how its tasks divide, what runs once at its start, and the rest."""
+
+    work: Work
+    entry: list[str]
+    lines: list[str]
 
 
 class Emitter(Text):
@@ -38,6 +49,8 @@ class Emitter(Text):
         self.extents = extents
         self.pointers = pointers
         self.scalars: list[tuple[Any, DType]] = []
+        self._scalar_numbers: dict[Any, int] = {}
+        self.phases: list[Phase] = []
         self.entry: list[str] = []
         self.functions: set[str] = set()
         self._scopes: list[dict[Any, Any]] = [{}]
@@ -45,6 +58,20 @@ class Emitter(Text):
         self._bound: dict[Value, str] = {}
         self.location: Location | None = None
         self.scratch_bytes: Extent = 0
+        self.lane_bytes = 0
+
+    # -- phases -----------------------------------------------------------------------------------
+
+    @contextmanager
+    def phase(self, work: Work):
+        """Code for the tasks from `%first` to before `%last` of `work`, run by the thread `%lane`.
+
+        All tasks of a phase are done before the next phase begins.
+        """
+        self.lines, self.entry, self.current = [], [], "start"
+        self._scopes, self._scalar_registers = [{}], {}
+        yield
+        self.phases.append(Phase(work, self.entry, self.lines))
 
     # -- scopes -----------------------------------------------------------------------------------
 
@@ -197,8 +224,9 @@ class Emitter(Text):
         key = (float(value), dtype)
         register = self._scalar_registers.get(key)
         if register is None:
-            number = len(self.scalars)
-            self.scalars.append((value, dtype))
+            number = self._scalar_numbers.setdefault(key, len(self.scalars))
+            if number == len(self.scalars):
+                self.scalars.append((value, dtype))
             wide = "double" if dtype.bits == 64 else "float"
             self.entry.append(f"  %sp{number} = getelementptr i64, ptr %scalars, i64 {number}")
             self.entry.append(f"  %s{number} = load {wide}, ptr %sp{number}, align 8")
@@ -450,9 +478,14 @@ class Emitter(Text):
         return name
 
     def scratch(self, size: Extent) -> str:
-        """The kernel's scratch memory of `size` bytes, 64-byte aligned (asked for once)."""
+        """The kernel's scratch memory of `size` bytes, 64-byte aligned, the same in all phases."""
         self.scratch_bytes = size
         return "%scratch"
+
+    def workspace(self, size: int) -> str:
+        """Scratch memory of `size` bytes of this thread's own, 64-byte aligned, for one phase."""
+        self.lane_bytes = max(self.lane_bytes, -(-size // 64) * 64)
+        return "%workspace"
 
     def region(self, block: Block, registers: Sequence[str]) -> list[str]:
         """The results of a region of scalars on registers."""
@@ -511,12 +544,14 @@ class Emitter(Text):
     def scatter(self, op: Op) -> None:
         from .scatter import scatter
 
-        scatter(self, op)
+        with self.phase(Work()):
+            scatter(self, op)
 
     def select_and_scatter(self, op: Op) -> None:
         from .scatter import select_and_scatter
 
-        select_and_scatter(self, op)
+        with self.phase(Work()):
+            select_and_scatter(self, op)
 
     def sort(self, op: Op) -> None:
         from .sort import sort

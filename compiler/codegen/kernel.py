@@ -1,10 +1,11 @@
 """One `tfn.kernel` op to one LLVM function.
 
-    void kernel(ptr *buffers, i64 *extents, i64 *scalars)
+    void kernel(ptr *buffers, i64 *extents, i64 *scalars, i64 first, i64 last, i64 lane, i64 phase)
 
 `buffers` are operands, results, and scratch memory if the kernel asks for any, `extents` the run-time
-sizes, `scalars` float constants. The text does not depend on any of them, nor on the batch size, so it
-is the key of the kernel cache.
+sizes, `scalars` float constants. A call does the tasks from `first` to before `last` of a phase, on the
+thread number `lane`. The text does not depend on any of them, nor on the batch size, so it is the key
+of the kernel cache.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from typing import Any
 from ..ir.core import Block, Op, Value
 from ..ir.dims import Extent
 from ..ir.dtypes import DType
-from ..ops.reduction import combiner
 from ..passes.fuse import SINGLE, adds_rows
 from . import mathlib
+from .accumulate import accumulate
 from .contraction import contraction
 from .emitter import Emitter
 from .extents import Extents
 from .target import Target
-from .text import literal
+from .work import Work, element_cost
 
-VERSION = "1"
+VERSION = "2"
 """Part of every cache key: raise it when the meaning of a kernel's text changes."""
 
 
@@ -37,7 +38,10 @@ class Kernel:
     text: str
     extents: tuple[Extent, ...]
     scalars: tuple[tuple[Any, DType], ...]
+    phases: tuple[Work, ...]
     scratch_bytes: Extent = 0
+    lane_bytes: int = 0
+    """Scratch memory of each thread."""
 
 
 def emit_kernel(op: Op, target: Target) -> Kernel:
@@ -59,23 +63,27 @@ def emit_kernel(op: Op, target: Target) -> Kernel:
         else:
             only.definition.rule("kernel")(emit, only)
     else:
-        _element_loops(emit, outputs)
+        _element_loops(emit, outputs, block.ops)
     if emit.scratch_bytes != 0:
         names.append("%scratch")
+    if emit.lane_bytes:
+        names.append("%lanes")
     text = _assemble(emit, names, target)
     digest = hashlib.sha256(
         "\0".join([VERSION, target.triple, target.cpu, target.features, text]).encode())
     name = f"k{digest.hexdigest()[:24]}"
     return Kernel(name, text.replace("@kernel", f"@{name}"), tuple(extents.arguments),
-                  tuple(emit.scalars), emit.scratch_bytes)
+                  tuple(emit.scalars), tuple(p.work for p in emit.phases), emit.scratch_bytes,
+                  emit.lane_bytes)
 
 
 def _assemble(emit: Emitter, names: list[str], target: Target) -> str:
     count = len(emit.extents.arguments)
-    parameters = [f"ptr noalias {n}" for n in names]
-    parameters += [f"i64 %n{i}" for i in range(count)] + ["ptr noalias %scalars"]
-    arguments = [f"ptr {n}" for n in names] + [f"i64 %n{i}" for i in range(count)]
-    arguments += ["ptr %scalars"]
+    tail = ["%scalars", "%first", "%last", "%lane"]
+    typed = [f"ptr {n}" for n in names] + [f"i64 %n{i}" for i in range(count)]
+    arguments = ", ".join([*typed, "ptr %scalars", *(f"i64 {t}" for t in tail[1:])])
+    parameters = ", ".join([*(t.replace("ptr", "ptr noalias") for t in typed),
+                            "ptr noalias %scalars", *(f"i64 {t}" for t in tail[1:])])
     load = []
     for i, name in enumerate(names):
         load += [f"  %p{i} = getelementptr ptr, ptr %buffers, i64 {i}",
@@ -83,8 +91,7 @@ def _assemble(emit: Emitter, names: list[str], target: Target) -> str:
     for i in range(count):
         load += [f"  %q{i} = getelementptr i64, ptr %extents, i64 {i}",
                  f"  %n{i} = load i64, ptr %q{i}, align 8"]
-    body = "\n".join(emit.lines)
-    entry = "\n".join(emit.entry)
+    bodies = "\n".join(_body(emit, number, parameters) for number in range(len(emit.phases)))
     declarations = "\n".join(sorted(emit.declarations))
     library = mathlib.definitions(emit.functions)
     declared = set(declarations.split("\n"))
@@ -93,24 +100,45 @@ def _assemble(emit: Emitter, names: list[str], target: Target) -> str:
     return f"""\
 {declarations}
 {library}
-define internal void @kernel.body({', '.join(parameters)}) #0 {{
-entry:
-{entry}
-  br label %start
-start:
-{body}
-  ret void
-}}
-define void @kernel(ptr %buffers, ptr %extents, ptr %scalars) #0 {{
+{bodies}
+define void @kernel(ptr %buffers, ptr %extents, ptr %scalars, i64 %first, i64 %last, i64 %lane,
+                    i64 %phase) #0 {{
 {chr(10).join(load)}
-  call void @kernel.body({', '.join(arguments)})
-  ret void
+{_dispatch(len(emit.phases), arguments)}
 }}
 attributes #0 = {{ nounwind "prefer-vector-width"="{width}" "no-trapping-math"="true" }}
 """
 
 
-def _element_loops(emit: Emitter, outputs: list[tuple[Value, str]]) -> None:
+def _body(emit: Emitter, number: int, parameters: str) -> str:
+    """The function of one phase."""
+    phase = emit.phases[number]
+    workspace = f"""\
+  %lanestart = mul i64 %lane, {emit.lane_bytes}
+  %workspace = getelementptr i8, ptr %lanes, i64 %lanestart
+""" if emit.lane_bytes else ""
+    return f"""\
+define internal void @kernel.body{number}({parameters}) #0 {{
+entry:
+{workspace}{chr(10).join(phase.entry)}
+  br label %start
+start:
+{chr(10).join(phase.lines)}
+  ret void
+}}"""
+
+
+def _dispatch(count: int, arguments: str) -> str:
+    """Call the body of the phase."""
+    calls = [f"  call void @kernel.body{i}({arguments})\n  ret void" for i in range(count)]
+    if count < 2:
+        return "".join(calls) or "  ret void"
+    cases = " ".join(f"i64 {i}, label %phase{i}" for i in range(1, count))
+    return "\n".join([f"  switch i64 %phase, label %phase0 [{cases}]",
+                      *(f"phase{i}:\n{call}" for i, call in enumerate(calls))])
+
+
+def _element_loops(emit: Emitter, outputs: list[tuple[Value, str]], ops: list[Op]) -> None:
     """A loop nest per distinct result shape, storing every result of that shape."""
     by_shape: dict[tuple, list[tuple[Value, str]]] = {}
     for value, pointer in outputs:
@@ -118,9 +146,22 @@ def _element_loops(emit: Emitter, outputs: list[tuple[Value, str]]) -> None:
     for group in by_shape.values():
         value, pointer = group[0]
         if len(group) == 1 and value.op is not None and adds_rows(value.op):
-            _accumulate(emit, value, pointer)
+            accumulate(emit, value, pointer)
             continue
-        _nest(emit, group, ())
+        # Tasks are the outermost loop, or the two outermost: the first may be a batch of one.
+        shape = value.shape
+        outer = min(len(shape), 2 if len(shape) > 2 else 1)
+        cost = element_cost(ops, value)
+        with emit.phase(Work(tuple(shape[:outer]), cost=(cost, *shape[outer:]))):
+            if outer == 0:
+                _nest(emit, group, ())
+                continue
+            with emit.loop("%first", "%last") as task, emit.scope():
+                if outer == 1:
+                    _nest(emit, group, (task,))
+                else:
+                    inner = emit.extent(value, 1)
+                    _nest(emit, group, (emit.idiv(task, inner), emit.irem(task, inner)))
 
 
 def _nest(emit: Emitter, group, index) -> None:
@@ -135,105 +176,6 @@ def _nest(emit: Emitter, group, index) -> None:
         place = emit.inst(
             f"getelementptr inbounds {value.dtype.storage}, ptr {pointer}, i64 {position}")
         emit.store_to(place, value.dtype, register)
-
-
-def _accumulate(emit: Emitter, value: Value, pointer: str) -> None:
-    """Columns added up row by row: that streams through memory."""
-    op = value.op
-    assert op is not None
-    x, initial = op.operands
-    dims = sorted(op.attributes["dimensions"])
-    kept = [d for d in range(len(x.shape)) if d not in dims]
-    emit.pointers[value] = pointer
-    columns = emit.extent(x, kept[-1])
-    partial = _partial_rows(emit, op, dims)
-
-    def each_column(at: dict[int, Any], row: int, element) -> None:
-        """Store `element(old, at)` in each place of a row: partial sums, or (-1) the result."""
-        with emit.loop(0, columns) as j, emit.scope():
-            full = {**at, kept[-1]: j}
-            if row < 0:
-                place = emit.pointer(value, [full[d] for d in kept])
-            else:
-                place = emit.inst(f"getelementptr inbounds {value.dtype.storage}, ptr {partial[row]},"
-                                  f" i64 {j}")
-            emit.store_to(place, value.dtype, element(place, full))
-
-    def combined(more):
-        def element(place: str, full: dict[int, Any]) -> str:
-            old = emit.load_from(place, value.dtype)
-            return emit.region(op.regions[0], [old, more(full)])[0]
-        return element
-
-    def rows(at: dict[int, Any], rest: list[int], into: int) -> None:
-        if not rest:
-            each_column(at, into, combined(
-                lambda full: emit.at(x, [full[d] for d in range(len(x.shape))])))
-            return
-        row = len(dims) - len(rest)
-        extent = emit.extent(x, rest[0])
-        step = 1 if row or row not in partial or len(rest) > 1 else _ROWS
-        with emit.loop(0, extent, step) as i, emit.scope():
-            if row not in partial:
-                rows({**at, rest[0]: i}, rest[1:], into)
-                return
-            each_column(at, row, lambda *_: literal(-0.0, value.dtype))
-            if step == 1:
-                rows({**at, rest[0]: i}, rest[1:], row)
-            else:
-                with emit.loop(i, emit.imin(emit.iadd(i, step), extent)) as k, emit.scope():
-                    rows({**at, rest[0]: k}, [], row)
-            each_column(at, into, combined(lambda full: emit.load_from(emit.inst(
-                f"getelementptr inbounds {value.dtype.storage}, ptr {partial[row]},"
-                f" i64 {full[kept[-1]]}"), value.dtype)))
-
-    def outer(at: dict[int, Any], rest: list[int]) -> None:
-        if rest:
-            with emit.loop(0, emit.extent(x, rest[0])) as i, emit.scope():
-                outer({**at, rest[0]: i}, rest[1:])
-            return
-        each_column(at, -1, lambda *_: emit.at(initial, []))
-        rows(at, dims, -1)
-
-    outer({}, kept[:-1])
-    del emit.pointers[value]
-
-
-_ROWS = 256
-"""Rows added to a partial sum before it is added to the result."""
-
-
-def _partial_rows(emit: Emitter, op: Op, dims: list[int]) -> dict[int, str]:
-    """Pointers to rows of partial sums, by the number of the reduced dim they begin anew with.
-
-    One running sum of n numbers has an error that grows with n: over the 100,000 pixels of a batch
-    40 times that of XLA's. Sums of the inner dims, added up in turn, keep it small.
-    """
-    x = op.operands[0]
-    if combiner(op.regions[0]) != "add" or not x.dtype.is_float:
-        return {}
-    numbers = [0] if len(dims) == 1 else _boundaries([emit.extent(x, d) for d in dims])
-    width = max(d for d in range(len(x.shape)) if d not in dims)
-    size = x.type.with_shape((x.shape[width],)).nbytes
-    columns = emit.extent(x, width)
-    found = {}
-    for place, number in enumerate(numbers):
-        base = emit.scratch(emit.scratch_bytes + size)
-        found[number] = emit.inst(f"getelementptr inbounds {x.dtype.storage}, ptr {base},"
-                                  f" i64 {emit.imul(columns, place)}")
-    return found
-
-
-def _boundaries(extents: list[int | str]) -> list[int]:
-    """The reduced dims in each round of which a partial sum begins, one for every 16 rows or more."""
-    found, rows = [], 1
-    for number in range(len(extents) - 2, -1, -1):
-        extent = extents[number + 1]
-        rows *= extent if isinstance(extent, int) else 16
-        if rows >= 16:
-            found.append(number)
-            rows = 1
-    return found
 
 
 def _flattened(block: Block) -> Block:

@@ -106,12 +106,18 @@ class Loader:
 
     def load(self, name: str, image: bytes) -> int:
         """Link an object file and return the address of the function `name`."""
+        return self.load_all([name], image)[0]
+
+    def load_all(self, names: Sequence[str], image: bytes) -> list[int]:
+        """Link an object file and return the addresses of functions in it."""
         with _LOCK:
             if self._jit is None:
                 self._jit = llvm.create_lljit_compiler(Target.host().machine(jit=True))
-            library = llvm.JITLibraryBuilder().add_object_img(image).export_symbol(name)
+            library = llvm.JITLibraryBuilder().add_object_img(image)
+            for name in names:
+                library.export_symbol(name)
             # A failed link keeps its library name taken, so that names are never used twice.
             self._count += 1
-            tracker = library.add_current_process().link(self._jit, f"lib{self._count}.{name}")
+            tracker = library.add_current_process().link(self._jit, f"lib{self._count}.{names[0]}")
             self._trackers.append(tracker)
-            return tracker[name]
+            return [tracker[name] for name in names]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from ..ir.core import Op
 from .emitter import Emitter
 from .text import Index
+from .work import Work
 
 _INDEX_BYTES = 8
 
@@ -22,18 +23,18 @@ def sort(emit: Emitter, op: Op) -> None:
     axis = op.attributes.get("dimension", -1) % rank
     length = emit.extent(first, axis)
     memory = emit.scratch(2 * _INDEX_BYTES * first.shape[axis])
-    other = emit.inst(f"getelementptr i64, ptr {memory}, i64 {length}")
 
-    def line(index: list[Index], d: int) -> None:
+    def line(index: list[Index], d: int, other: str) -> None:
         if d == rank:
             _line(emit, op, index, axis, length, memory, other)
         elif d == axis:
-            line([*index, 0], d + 1)
+            line([*index, 0], d + 1, other)
         else:
             with emit.loop(0, emit.extent(first, d)) as i, emit.scope():
-                line([*index, i], d + 1)
+                line([*index, i], d + 1, other)
 
-    line([], 0)
+    with emit.phase(Work()):
+        line([], 0, emit.inst(f"getelementptr i64, ptr {memory}, i64 {length}"))
 
 
 def _slot(emit: Emitter, base: str, i: Index) -> str:

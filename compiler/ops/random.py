@@ -164,6 +164,9 @@ class Rng(OpDefinition):
             draw = _UNSEEDED.standard_normal(type.shape) * float(b) + float(a)
         elif type.dtype.is_float:
             draw = _UNSEEDED.random(type.shape) * (float(b) - float(a)) + float(a)
+            # Rounding to the type must not reach b.
+            highest = np.nextafter(np.asarray(b), np.asarray(a))
+            return [np.minimum(draw.astype(type.dtype.numpy), highest)]
         elif type.dtype.kind == "bool":
             draw = _UNSEEDED.integers(0, 2, type.shape) == 1
         else:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..codegen.kernel import Kernel, emit_kernel
 from ..codegen.target import Target
+from ..codegen.work import Work
 from ..dump import write_plan
 from ..ir.core import Function, Op, Value
 from ..ir.dims import Dim, Extent
@@ -45,8 +46,8 @@ class Jump:
 
 @dataclass(frozen=True)
 class Step:
-    """One call or jump. `kernel` is a compiled kernel; without any, a step is a copy (of
-    `extents[0]` bytes), a call into the communicator (`collective`) or Python (`host`), or a `jump`."""
+    """One call or jump. `kernel` is a compiled kernel; without any, a step is a copy (a
+    byte is a task), a call into the communicator (`collective`) or Python (`host`), or a `jump`."""
 
     kernel: Kernel | None
     places: tuple[Place, ...]
@@ -54,6 +55,9 @@ class Step:
     collective: Op | None = None
     host: Op | None = None
     jump: Jump | None = None
+    work: Work = field(default_factory=Work)
+    phase: int = 0
+    """Which of the kernel's phases this is; they follow each other."""
 
 
 @dataclass
@@ -70,9 +74,12 @@ class Plan:
         return list({s.kernel.name: s.kernel for s in self.steps if s.kernel}.values())
 
 
-def make_plan(function: Function, target: Target) -> Plan:
-    """The plan of a fused function. Raises `UnsupportedError` for an op that cannot be planned."""
-    plan = _Planner(function, target).run()
+def make_plan(function: Function, target: Target, threads: int = 1) -> Plan:
+    """The plan of a fused function, with scratch memory for `threads` threads.
+
+    Raises `UnsupportedError` for an op that cannot be planned.
+    """
+    plan = _Planner(function, target, threads).run()
     write_plan(function, plan, target)
     return plan
 
@@ -109,15 +116,17 @@ def _nominal(size: Extent) -> int:
 
 
 class _Planner:
-    def __init__(self, function: Function, target: Target):
-        self.function, self.target = function, target
+    def __init__(self, function: Function, target: Target, threads: int):
+        self.function, self.target, self.threads = function, target, threads
         self.plan = Plan()
         self.program = linearise(function.body)
         self.places: dict[Value, Place] = {}
         self.slots: list[Extent] = []
         self.last: dict[Value, int] = {}
         self.kernels: dict[Node, Kernel] = {}
-        self.scratch: dict[Node, Place] = {}
+        self.scratch: dict[tuple[Node, str], Place] = {}
+        self.numbers: list[int] = []
+        """The first step of each node."""
 
     def root(self, value: Value) -> Value:
         return self.program.root(value)[0]
@@ -135,10 +144,15 @@ class _Planner:
         made = self._lifetimes(nodes)
         copies = self._results(nodes, made)
         self._arena(nodes)
-        self.plan.steps += [self._step(node) for node in nodes]
+        total = 0
+        for node in nodes:
+            self.numbers.append(total)
+            total += len(self.kernels[node].phases) if node in self.kernels else 1
+        self.numbers.append(total)
+        for node in nodes:
+            self.plan.steps += self._steps(node)
         for place, value in copies:
-            self.plan.steps.append(
-                Step(None, (self.place(value), place), (value.type.nbytes,)))
+            self.plan.steps.append(_copy(self.place(value), place, value))
         return self.plan
 
     def place(self, value: Value) -> Place:
@@ -207,11 +221,11 @@ class _Planner:
             for value in map(self.root, node.writes):
                 if value not in self.places and value not in tenants:
                     tenants[value] = self._slot(_aligned(value.type.nbytes), free)
-            scratch = self.kernels[node].scratch_bytes if node in self.kernels else 0
-            if scratch != 0:
-                slot = self._slot(_aligned(scratch), free)
-                self.scratch[node] = Place("slot", slot)
-                free.append(slot)
+            taken = []
+            for name, size in self._scratch_of(node):
+                taken.append(self._slot(_aligned(size), free))
+                self.scratch[node, name] = Place("slot", taken[-1])
+            free += taken
             for value in [v for v in tenants if self.last[v] <= number]:
                 free.append(tenants.pop(value))
                 self.places[value] = Place("slot", free[-1])
@@ -245,18 +259,36 @@ class _Planner:
         self.slots[slot] = _larger(self.slots[slot], size)
         return slot
 
-    def _step(self, node: Node) -> Step:
+    def _scratch_of(self, node: Node) -> list[tuple[str, Extent]]:
+        """Name and bytes of the scratch memories a node needs."""
+        kernel = self.kernels.get(node)
+        if kernel is None:
+            return []
+        found: list[tuple[str, Extent]] = []
+        if kernel.scratch_bytes != 0:
+            found.append(("shared", kernel.scratch_bytes))
+        if kernel.lane_bytes:
+            found.append(("lanes", kernel.lane_bytes * self.threads))
+        return found
+
+    def _steps(self, node: Node) -> list[Step]:
         places = tuple(self.place(v) for v in (*node.reads, *node.writes))
         if node.target is not None:
             width = node.reads[0].dtype.itemsize if node.reads else 0
-            return Step(None, places, (), jump=Jump(node.target.node, node.unless, width))
+            target = self.numbers[node.target.node]
+            return [Step(None, places, (), jump=Jump(target, node.unless, width))]
         if node.op is None:
-            return Step(None, places, (node.writes[0].type.nbytes,))
+            source, target_place = places
+            return [_copy(source, target_place, node.writes[0])]
         if node.op.definition.host:
-            return Step(None, places, (), host=node.op)
+            return [Step(None, places, (), host=node.op)]
         if node not in self.kernels:
-            return Step(None, places, (node.op.operands[0].type.size,), node.op)
+            return [Step(None, places, (node.op.operands[0].type.size,), node.op)]
         kernel = self.kernels[node]
-        if node in self.scratch:
-            places += (self.scratch[node],)
-        return Step(kernel, places, kernel.extents)
+        places += tuple(self.scratch[node, name] for name, _ in self._scratch_of(node))
+        return [Step(kernel, places, kernel.extents, work=work, phase=phase)
+                for phase, work in enumerate(kernel.phases)]
+
+
+def _copy(source: Place, target: Place, value: Value) -> Step:
+    return Step(None, (source, target), (), work=Work((value.type.nbytes,), 1, (50,)))

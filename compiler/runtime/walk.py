@@ -1,7 +1,8 @@
 """The walker: a small compiled loop that runs a plan.
 
 A plan is an int64 table. Per step: function address, number of buffers, number of extents, address
-of the scalars, then (base, offset) per buffer, then the extents. `bases` are the addresses of the
+of the scalars, tasks, tasks per chunk (0: one thread does them all), phase of the kernel, then
+(base, offset) per buffer, then the extents. `bases` are the addresses of the
 arena, constants, arguments and results. Copies and collectives are functions of the same signature.
 A jump has the function address 0, then: target word, width (0: always), the value that goes on,
 base, offset. A step that fails sets the word before `scratch`, which ends the walk.
@@ -16,13 +17,14 @@ from ..codegen.native import Loader, compile_object
 from ..codegen.target import Target
 
 _TEXT = """
-define void @tfn_walk(ptr %table, i64 %words, ptr %bases, ptr %scratch) {
+define void @tfn_walk(ptr %table, i64 %words, ptr %bases, ptr %scratch, ptr %pool, ptr %parallel) {
 entry:
+  %many = icmp ne ptr %pool, null
   %end = getelementptr i64, ptr %table, i64 %words
   %stop = getelementptr i64, ptr %scratch, i64 -1
   br label %head
 head:
-  %p = phi ptr [%table, %entry], [%p1, %call], [%after, %jump], [%after, %compare], [%to, %taken]
+  %p = phi ptr [%table, %entry], [%p1, %called], [%after, %jump], [%after, %compare], [%to, %taken]
   %more = icmp ult ptr %p, %end
   br i1 %more, label %look, label %done
 look:
@@ -65,7 +67,13 @@ step:
   %ne = load i64, ptr %nep
   %scp = getelementptr i64, ptr %p, i64 3
   %sc = load ptr, ptr %scp
-  %pairs = getelementptr i64, ptr %p, i64 4
+  %tap = getelementptr i64, ptr %p, i64 4
+  %tasks = load i64, ptr %tap
+  %chp = getelementptr i64, ptr %p, i64 5
+  %chunk = load i64, ptr %chp
+  %php = getelementptr i64, ptr %p, i64 6
+  %phase = load i64, ptr %php
+  %pairs = getelementptr i64, ptr %p, i64 7
   br label %bhead
 bhead:
   %k = phi i64 [0, %step], [%k1, %bbody]
@@ -87,7 +95,17 @@ bbody:
 call:
   %nb2 = shl i64 %nb, 1
   %ext = getelementptr i64, ptr %pairs, i64 %nb2
-  call void %fn(ptr %scratch, ptr %ext, ptr %sc)
+  %divided = icmp ne i64 %chunk, 0
+  %shared = and i1 %divided, %many
+  br i1 %shared, label %share, label %alone
+share:
+  call void %parallel(ptr %pool, ptr %fn, ptr %scratch, ptr %ext, ptr %sc, i64 %tasks, i64 %chunk,
+                      i64 %phase)
+  br label %called
+alone:
+  call void %fn(ptr %scratch, ptr %ext, ptr %sc, i64 0, i64 %tasks, i64 0, i64 %phase)
+  br label %called
+called:
   %p1 = getelementptr i64, ptr %ext, i64 %ne
   %stopped = load i64, ptr %stop
   %go = icmp eq i64 %stopped, 0
@@ -99,12 +117,14 @@ done:
 
 _COPY = """
 declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
-define void @tfn_copy(ptr %buffers, ptr %extents, ptr %scalars) {
+define void @tfn_copy(ptr %buffers, ptr %extents, ptr %scalars, i64 %first, i64 %last) {
   %from = load ptr, ptr %buffers
   %top = getelementptr ptr, ptr %buffers, i64 1
   %to = load ptr, ptr %top
-  %n = load i64, ptr %extents
-  call void @llvm.memmove.p0.p0.i64(ptr %to, ptr %from, i64 %n, i1 false)
+  %a = getelementptr i8, ptr %from, i64 %first
+  %b = getelementptr i8, ptr %to, i64 %first
+  %n = sub i64 %last, %first
+  call void @llvm.memmove.p0.p0.i64(ptr %b, ptr %a, i64 %n, i1 false)
   ret void
 }
 """
@@ -154,14 +174,13 @@ def _address(name: str) -> int:
 
 @functools.cache
 def walker():
-    """`walk(table address, words, bases address, scratch address)`; releases the GIL."""
-    signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p,
-                                 ctypes.c_void_p)
+    """`walk(table, words, bases, scratch, pool, address of tfn_parallel)`; releases the GIL."""
+    signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 4)
     return signature(_address("tfn_walk"))
 
 
 def copy_address() -> int:
-    """Copies `extents[0]` bytes from the first buffer to the second."""
+    """Copies bytes, one a task, from the first buffer to the second."""
     return _address("tfn_copy")
 
 

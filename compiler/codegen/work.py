@@ -1,0 +1,72 @@
+"""How the work of a kernel divides: tasks that may run at the same time, and what one costs.
+
+Costs are estimates; they decide only whether and how finely work is shared between threads, never a
+result: a task writes the same bits whoever runs it and whatever runs beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..ir.core import Op, Value
+from ..ir.dims import Dim, Extent
+
+_WORTH_SHARING = 8e6
+"""Picoseconds of work that repay waking the workers."""
+_SMALLEST_CHUNK = 2e6
+_CHUNKS_PER_THREAD = 8
+_NOMINAL = 32
+"""A size for symbolic dims where only ratios matter."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """`ceil(product(extents) / divisor)` tasks of `product(cost)` picoseconds each."""
+
+    extents: tuple[Extent, ...] = ()
+    divisor: int = 1
+    cost: tuple[Extent, ...] = ()
+
+    def tasks(self, sizes: Mapping[str, int]) -> int:
+        """The number of tasks for given sizes of the symbolic dims."""
+        return -(-_product(self.extents, sizes) // self.divisor)
+
+    def chunk(self, sizes: Mapping[str, int], threads: int) -> int:
+        """Tasks a thread takes at once; 0 where one thread should do them all."""
+        tasks = self.tasks(sizes)
+        cost = tasks * _product(self.cost, sizes)
+        if threads == 1 or tasks < 2 or cost < _WORTH_SHARING:
+            return 0
+        chunks = max(2, min(tasks, threads * _CHUNKS_PER_THREAD, int(cost // _SMALLEST_CHUNK)))
+        size = -(-tasks // chunks)
+        # Whole cache lines, where a task may be an element.
+        return -(-size // 64) * 64 if size >= 256 else size
+
+
+def _product(extents: Sequence[Extent], sizes: Mapping[str, int]) -> int:
+    return math.prod(e if isinstance(e, int) else e.evaluate(sizes) for e in extents)
+
+
+_DEAR = frozenset("""
+    exponential log log_plus_one exponential_minus_one tanh logistic sine cosine tan power sqrt rsqrt
+    cbrt atan2 divide remainder erf erf_inv
+""".split())
+
+
+def element_cost(ops: Sequence[Op], value: Value) -> int:
+    """Picoseconds of computing and storing one element of `value` with `ops`."""
+    own = max(_nominal(value.shape), 1)
+    total = 50.0 * value.dtype.itemsize
+    for op in ops:
+        if not op.results:
+            continue
+        shape = op.operands[0].shape if op.name.startswith("stablehlo.reduce") else op.result.shape
+        weight = 400 if op.name.rpartition(".")[2] in _DEAR else 80
+        total += weight * _nominal(shape) / own
+    return max(1, int(total))
+
+
+def _nominal(shape: Sequence[Extent]) -> float:
+    return math.prod(float(_NOMINAL if isinstance(e, Dim) else e) for e in shape)
