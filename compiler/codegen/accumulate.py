@@ -170,7 +170,8 @@ class _Rows:
         40 times that of XLA's. Sums of the inner dims, added up in turn, keep it small.
         """
         emit, x, columns = self.emit, self.x, self.value.shape[-1]
-        if combiner(self.op.regions[0]) != "add" or not x.dtype.is_float or not isinstance(columns, int):
+        added = combiner(self.op.regions[0]) == "add" and x.dtype.is_float
+        if not added or not isinstance(columns, int):
             return {}
         numbers = [0] if len(self.dims) == 1 else _boundaries(
             [emit.extent(x, d) for d in self.dims])
