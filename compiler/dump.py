@@ -111,7 +111,8 @@ def _write_kernel(folder: Path, op: Op, kernel: Kernel, target: Target) -> None:
         "target": [target.triple, target.cpu, target.features],
         "extents": [_value(e, sizes) for e in kernel.extents],
         "scalars": [[float(value), dtype.name] for value, dtype in kernel.scalars],
-        "scratch_bytes": _value(kernel.scratch_bytes, sizes),
+        "scratch_bytes": [_value(b, sizes) for b in (kernel.scratch_bytes, kernel.lane_bytes) if b != 0],
+        "phases": [{"tasks": work.tasks(sizes)} for work in kernel.phases],
     }
     for suffix, text in ((".mlir", str(body)), (".json", json.dumps(call, indent=1)),
                          (".ll", kernel.text)):
@@ -180,8 +181,7 @@ def run_kernel(file: str | os.PathLike, arguments: Sequence[np.ndarray] | None =
         inputs.append(aligned)
     results = [allocate(t.shape, t.dtype.numpy) for t in function.result_types]  # type: ignore[arg-type]
     buffers = [*inputs, *results]
-    if call["scratch_bytes"]:
-        buffers.append(allocate((call["scratch_bytes"],), np.dtype(np.uint8)))
+    buffers += [allocate((size,), np.dtype(np.uint8)) for size in call["scratch_bytes"]]
     run = _entry(call["name"], path.read_text())
     pointers = np.array([b.ctypes.data for b in buffers], np.int64)
     extents = np.array(call["extents"] or [0], np.int64)
@@ -190,7 +190,9 @@ def run_kernel(file: str | os.PathLike, arguments: Sequence[np.ndarray] | None =
     fastest = float("inf")
     for _ in range(max(repeat, 1)):
         start = time.perf_counter()
-        run(pointers.ctypes.data, extents.ctypes.data, scalars.ctypes.data)
+        for phase, work in enumerate(call["phases"]):
+            run(pointers.ctypes.data, extents.ctypes.data, scalars.ctypes.data, 0, work["tasks"], 0,
+                phase)
         fastest = min(fastest, time.perf_counter() - start)
     return KernelRun(call["name"], call["line"], call["ops"], inputs, results,
                      evaluate(function, inputs), fastest)
@@ -207,7 +209,7 @@ def _made_up(type: Any, seed: int) -> np.ndarray:
 
 
 def _entry(name: str, text: str) -> Any:
-    signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+    signature = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 4)
     address = _LOADER.load(name, compile_object(text, Target.host()))
     return signature(address)
 
