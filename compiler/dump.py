@@ -111,7 +111,8 @@ def _write_kernel(folder: Path, op: Op, kernel: Kernel, target: Target) -> None:
         "target": [target.triple, target.cpu, target.features],
         "extents": [_value(e, sizes) for e in kernel.extents],
         "scalars": [[float(value), dtype.name] for value, dtype in kernel.scalars],
-        "scratch_bytes": [_value(b, sizes) for b in (kernel.scratch_bytes, kernel.lane_bytes) if b != 0],
+        "scratch_bytes": [_value(size, sizes) for size in (kernel.scratch_bytes, kernel.lane_bytes)
+                          if size != 0],
         "phases": [{"tasks": work.tasks(sizes)} for work in kernel.phases],
     }
     for suffix, text in ((".mlir", str(body)), (".json", json.dumps(call, indent=1)),
