@@ -1,11 +1,18 @@
-"""Recurrent layers: Keras's generic step-by-step path.
+"""Recurrent layers: a cell folded over time by `core.scan`.
 
 The fused entry points say they do not apply, and Keras then runs the cell over time with `rnn`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras.src import tree
+
+from ...compiler import numpy as tnp
 from .missing import missing
+from .ops.core import convert_to_tensor, fold, scan
 
 
 def cudnn_ok(*args, **kwargs) -> bool:
@@ -13,7 +20,69 @@ def cudnn_ok(*args, **kwargs) -> bool:
     return False
 
 
-rnn = missing("rnn")
+def rnn(
+    step_function: Callable[[Any, Any], tuple[Any, Any]], inputs: Any, initial_states: Sequence[Any],
+    go_backwards: bool = False, mask: Any = None, constants: Sequence[Any] | None = None,
+    unroll: bool = False, input_length: int | None = None, time_major: bool = False,
+    zero_output_for_mask: bool = False, return_all_outputs: bool = True,
+) -> tuple[Any, Any, Any]:
+    """`(last output, all outputs, last states)` of a cell over time.
+
+    `inputs` are (batch, time, ...), or (time, batch, ...) if `time_major`. Where `mask` (batch, time)
+    is false, states stay and the output repeats the one before, zeros at first or with
+    `zero_output_for_mask`. Outputs are in the order of computation.
+    """
+    rows = tree.map_structure(lambda x: _time_first(convert_to_tensor(x), time_major), inputs)
+    first = tree.map_structure(lambda x: x[0], rows)
+    states = tuple(convert_to_tensor(s) for s in tree.flatten(initial_states))
+    fixed = tuple(constants or ())
+
+    def cell(row, states):
+        output, new = step_function(row, (*tree.pack_sequence_as(initial_states, states), *fixed))
+        return output, tuple(tree.flatten(new))
+
+    if mask is None:
+        def step(states, row):
+            output, states = cell(row, states)
+            return states, output
+
+        start, xs = states, rows
+    else:
+        def step(carry, row):
+            row, keep = row
+            states, before = carry
+            output, new = cell(row, states)
+            shown = tree.map_structure(lambda o, b: tnp.where(_beside(keep, o), o, b), output,
+                                       before)
+            states = tuple(tnp.where(_beside(keep, n), n, s)
+                           for n, s in zip(new, states, strict=True))
+            return (states, before if zero_output_for_mask else shown), shown
+
+        # Only the shape is used; a traced program forgets the rest.
+        zeros = tree.map_structure(tnp.zeros_like, cell(first, states)[0])
+        start, xs = (states, zeros), (rows, _time_first(convert_to_tensor(mask, "bool"), time_major))
+    run = fold if unroll else scan
+    end, outputs = run(step, start, xs, reverse=go_backwards)
+    if go_backwards:
+        outputs = tree.map_structure(lambda y: tnp.flip(y, 0), outputs)
+    states = end if mask is None else end[0]
+    last = tree.map_structure(lambda y: y[-1], outputs)
+    if not return_all_outputs:
+        outputs = tree.map_structure(lambda y: y[-1:], outputs)
+    outputs = tree.map_structure(lambda y: _time_first(y, time_major), outputs)
+    return last, outputs, tree.pack_sequence_as(initial_states, states)
+
+
+def _time_first(x: Any, time_major: bool) -> Any:
+    """Swap batch and time, unless time leads already."""
+    return x if time_major else tnp.swapaxes(x, 0, 1)
+
+
+def _beside(keep: Any, x: Any) -> Any:
+    """A (batch,) or (batch, 1) mask with as many dims as `x`."""
+    return tnp.reshape(keep, (keep.shape[0],) + (1,) * (x.ndim - 1))
+
+
 lstm = missing("lstm")
 gru = missing("gru")
 bidirectional_lstm = missing("bidirectional_lstm")

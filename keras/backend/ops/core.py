@@ -17,7 +17,9 @@ from keras.src.backend.common.symbolic_scope import SymbolicScope
 from ....compiler import numpy as tnp
 from ....compiler.ir.core import TensorType
 from ....compiler.ir.dtypes import as_dtype
-from ....compiler.trace.core import Array, Graph, Tracer
+from ....compiler.trace import control
+from ....compiler.trace.batch import vmap
+from ....compiler.trace.core import Array, Graph, Tracer, current_graph
 from ....compiler.trace.grad import stop_gradient as _stop_gradient
 from ..missing import missing
 
@@ -172,18 +174,41 @@ def switch(index: Any, branches, *operands):
 
 
 def while_loop(cond, body, loop_vars, maximum_iterations=None):
-    """A Python loop: the condition must be concrete."""
+    """Repeat `body` while `cond` holds: in Python as long as `cond` is concrete, then as a loop of the
+    program."""
     single = not isinstance(loop_vars, (list, tuple))
     state = tree.map_structure(convert_to_tensor, (loop_vars,) if single else tuple(loop_vars))
     rounds = 0
-    while (maximum_iterations is None or rounds < maximum_iterations) and bool(cond(*state)):
-        state = body(*state)
-        state = tuple(state) if isinstance(state, (list, tuple)) else (state,)
+
+    def next_state(state):
+        new = body(*state)
+        return tuple(new) if isinstance(new, (list, tuple)) else (new,)
+
+    while maximum_iterations is None or rounds < maximum_iterations:
+        go_on = convert_to_tensor(cond(*state))
+        if isinstance(go_on, Tracer):
+            state = _traced_while(cond, next_state, state, maximum_iterations, rounds)
+            break
+        if not bool(go_on):
+            break
+        state = next_state(state)
         rounds += 1
     return state[0] if single else state
 
 
+def _traced_while(cond, body, state, limit, rounds):
+    if limit is None:
+        return control.while_loop(lambda s: convert_to_tensor(cond(*s), "bool"), body, state)
+
+    def again(s):
+        return tnp.logical_and(convert_to_tensor(cond(*s[1]), "bool"), tnp.less(s[0], limit))
+
+    return control.while_loop(again, lambda s: (s[0] + 1, body(s[1])), (rounds, state))[1]
+
+
 def fori_loop(lower, upper, body_fun, init_val):
+    if current_graph() is not None:
+        return control.fori_loop(lower, upper, body_fun, init_val)
     value = init_val
     for i in range(int(lower), int(upper)):
         value = body_fun(i, value)
@@ -191,7 +216,34 @@ def fori_loop(lower, upper, body_fun, init_val):
 
 
 def scan(f, init, xs=None, length=None, reverse=False, unroll=1):
-    """Carry a state over the leading axis of `xs`; the loop is unrolled into the program."""
+    """Carry a state over the leading axis of `xs`. A traced program gets one loop, unless `f` writes
+    variables: then it is unrolled, since a loop cannot carry what it was not given."""
+    if current_graph() is None:
+        return fold(f, init, xs, length, reverse)
+    scope = get_stateless_scope()
+    before = dict(scope.state_mapping) if scope is not None else {}
+    init = tree.map_structure(convert_to_tensor, init)
+    xs = None if xs is None else tree.map_structure(convert_to_tensor, xs)
+
+    def step(carry, x):
+        new, y = f(carry, x)
+        flat = [convert_to_tensor(leaf) for leaf in tree.flatten(new)]
+        return tree.pack_sequence_as(init, flat), y
+
+    result = control.scan(step, init, xs, length, reverse)
+    if scope is not None and not _same_values(scope.state_mapping, before):
+        scope.state_mapping.clear()
+        scope.state_mapping.update(before)
+        return fold(f, init, xs, length, reverse)
+    return result
+
+
+def _same_values(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(a[key] is b[key] for key in a)
+
+
+def fold(f, init, xs=None, length=None, reverse=False):
+    """`scan`, a step after the other in Python."""
     leaves = [convert_to_tensor(x) for x in tree.flatten(xs)] if xs is not None else []
     if not leaves and length is None:
         raise ValueError("scan needs `xs` or `length`")
@@ -213,11 +265,8 @@ def map(f, xs):
 
 
 def vectorized_map(function, elements):
-    """`function` on each slice along the leading axis, stacked."""
-    leaves = tree.flatten(elements)
-    results = [function(tree.pack_sequence_as(elements, [x[i] for x in leaves]))
-               for i in range(leaves[0].shape[0])]
-    return tree.map_structure(lambda *ys: tnp.stack(ys), *results)
+    """`function` on each slice along the leading axis, all at once."""
+    return vmap(function)(tree.map_structure(convert_to_tensor, elements))
 
 
 def remat(f):
