@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 
 from ..errors import OpError, UnsupportedError
 from ..ir.core import Block, Function, TensorType
-from ..ir.dtypes import I1, I32, as_dtype
+from ..ir.dtypes import F32, I1, I32, as_dtype
 from ..ir.structs import DotDimensionNumbers
-from ..trace.core import bind, replay, trace_region
+from ..trace.core import bind, replay, trace, trace_region
 from .declare import COMPLEX, FLOAT, Factors, OpDefinition, op, require
-from .elementwise import Elementwise, identity_factors
+from .elementwise import Elementwise, full_like, identity_factors
 
 
 class _Special(Elementwise):
@@ -28,24 +29,64 @@ class _Special(Elementwise):
 
     @classmethod
     def decompose(cls, operands, attributes, regions):
-        from importlib import import_module
+        dtype = as_dtype(operands[0].dtype)
+        if not dtype.is_narrow:
+            return [_numpy(cls.functions)(*operands)]
+        # The coefficients of a series need more digits than a narrow type has.
+        wide = [bind("stablehlo.convert", x, dtype=F32) for x in operands]
+        result = _numpy(cls.functions)(*wide)
+        return [result if as_dtype(result.dtype) is I1 else bind(
+            "stablehlo.convert", result, dtype=dtype)]
 
-        module, _, name = cls.functions.partition(".")
-        return [getattr(import_module(f"..numpy.{module}", __package__), name)(*operands)]
+
+def _numpy(functions: str):
+    """A function of `compiler.numpy`, given as module and name."""
+    from importlib import import_module
+
+    module, _, name = functions.partition(".")
+    return getattr(import_module(f"..numpy.{module}", __package__), name)
 
 
-def _special(name: str, functions: str, doc: str, arity: int = 1) -> None:
-    op(name)(type(name.partition(".")[2].title().replace("_", ""), (_Special,),
-                  {"functions": functions, "arity": arity, "__doc__": doc}))
+def _special(name: str, functions: str, doc: str, slope=None, arity: int = 1) -> None:
+    """Declare a function; `slope(result, *operands)` is its derivative by the last operand."""
+    body: dict = {"functions": functions, "arity": arity, "__doc__": doc}
+    if slope is not None:
+        def vjp(cotangents, op, operands, results):
+            return [*[None] * (arity - 1), cotangents[0] * slope(results[0], *operands)]
+
+        body["vjp"] = vjp
+    op(name)(type(name.partition(".")[2].title().replace("_", ""), (_Special,), body))
 
 
-_special("chlo.erfc", "chebyshev.erfc", "1 - erf(x).")
-_special("chlo.erf_inv", "special.erf_inv", "The inverse of erf.")
-_special("chlo.lgamma", "gamma.gammaln", "log(abs(gamma(x))).")
-_special("chlo.digamma", "gamma.digamma", "The derivative of lgamma.")
-_special("chlo.bessel_i1e", "chebyshev.i1e", "exp(-abs(x)) times the Bessel function I1.")
-_special("chlo.polygamma", "gamma.polygamma", "The n-th derivative of digamma. Operands: n, x.", 2)
-_special("chlo.zeta", "gamma.zeta", "Hurwitz zeta. Operands: s, q.", 2)
+def _bell(factor: float, power: int = -1):
+    """factor * exp(power * x**2)."""
+    return lambda x: factor * bind("stablehlo.exponential", power * x * x)
+
+
+def _i1e_slope(y, x):
+    """At 0 the limit, as the quotient has none there."""
+    tiny = full_like(x, ml_dtypes.finfo(x.dtype).eps)
+    large = bind("stablehlo.compare", bind("stablehlo.abs", x), tiny, comparison_direction="GT")
+    safe = bind("stablehlo.select", large, x, tiny)
+    slope = _numpy("chebyshev.i0e")(safe) - y * (bind("stablehlo.sign", safe) + 1 / safe)
+    return bind("stablehlo.select", large, slope, full_like(x, 0.5))
+
+
+def _polygamma_slope(y, n, x):
+    return bind("chlo.polygamma", n + 1, x)
+
+
+_special("chlo.erfc", "chebyshev.erfc", "1 - erf(x).", lambda y, x: _bell(-2 / np.sqrt(np.pi))(x))
+_special("chlo.erf_inv", "special.erf_inv", "The inverse of erf.",
+         lambda y, x: _bell(np.sqrt(np.pi) / 2, 1)(y))
+_special("chlo.lgamma", "gamma.gammaln", "log(abs(gamma(x))).",
+         lambda y, x: bind("chlo.digamma", x))
+_special("chlo.digamma", "gamma.digamma", "The derivative of lgamma.",
+         lambda y, x: bind("chlo.polygamma", full_like(x, 1), x))
+_special("chlo.bessel_i1e", "chebyshev.i1e", "exp(-abs(x)) times the Bessel function I1.", _i1e_slope)
+_special("chlo.polygamma", "gamma.polygamma", "The n-th derivative of digamma. Operands: n, x.",
+         _polygamma_slope, arity=2)
+_special("chlo.zeta", "gamma.zeta", "Hurwitz zeta. Operands: s, q.", arity=2)
 
 
 class _Test(_Special):
@@ -169,58 +210,32 @@ class Scan(OpDefinition):
                 for t in made] + outputs[len(made):]
 
     def decompose(operands, attributes, regions):
+        from ..trace.batch import move
+
         body, dimension = regions[0], attributes["dimension"]
-        types = [o.type for o in operands]
-        count = len(operands) - _carries(types, body)
+        count = len(operands) - _carries([o.type for o in operands], body)
         inputs, carries = operands[:count], operands[count:]
-        stacked = Scan.infer(types, attributes, regions)[: len(body.returns) - len(carries)]
         length = inputs[0].shape[dimension]
         if not isinstance(length, int):
             raise UnsupportedError("chlo.scan over a symbolic length is not supported")
-        made = [bind("stablehlo.broadcast_in_dim", np.zeros((), t.dtype.numpy), shape=t.shape,
-                     broadcast_dimensions=()) for t in stacked]
-        state = [bind("stablehlo.constant", value=np.int32(0)), *carries, *made]
-        reverse = attributes.get("is_reverse", False)
+        rows = [move(x, dimension, 0) for x in inputs]
+        types = [*(c.type for c in carries), *(x.type.with_shape(x.shape[1:]) for x in rows)]
+        made = len(body.returns) - len(carries)
 
-        def step(i, *state):
-            carries, made = list(state[: len(carries_in)]), list(state[len(carries_in):])
-            at = length - 1 - i if reverse else i
-            slices = [_slice(x, at, dimension) for x in inputs]
-            results = replay(Function("step", body), [*slices, *carries])
-            parts, carries = results[: len(made)], results[len(made):]
-            made = [_store(m, p, at, dimension) for m, p in zip(made, parts, strict=True)]
-            return [i + 1, *carries, *made]
+        def step(*values):
+            state, slices = values[:len(carries)], values[len(carries):]
+            results = replay(Function("step", body), [*slices, *state])
+            return [*results[made:], *results[:made]]
 
-        carries_in = carries
-        kinds = [s.type for s in state]
-        condition = trace_region(
-            lambda i, *_: [bind("stablehlo.compare", i, np.int32(length),
-                                comparison_direction="LT")], kinds)
-        results = bind("stablehlo.while", *state,
-                       regions=[condition, trace_region(step, kinds)])
-        return [*results[1 + len(carries):], *results[1: 1 + len(carries)]]
+        found = bind("tfn.scan", *carries, *rows, body=trace(step, types, "step")[0], constants=0,
+                     carries=len(carries), length=length, reverse=attributes.get("is_reverse", False))
+        found = found if isinstance(found, list) else [found]
+        last, stacked = found[:len(carries)], found[len(carries):]
+        return [*(move(y, 0, dimension) for y in stacked), *last]
 
     def factors(op):
         return Factors([(None,) * len(v.shape) for v in op.operands],
                        [(None,) * len(v.shape) for v in op.results])
-
-
-def _starts(x, at, dimension: int) -> list:
-    zero = np.int32(0)
-    return [at if d == dimension else zero for d in range(len(x.shape))]
-
-
-def _slice(x, at, dimension: int):
-    """The slice number `at` along `dimension`, without that dim."""
-    sizes = tuple(1 if d == dimension else n for d, n in enumerate(x.shape))
-    part = bind("stablehlo.dynamic_slice", x, *_starts(x, at, dimension), slice_sizes=sizes)
-    return bind("stablehlo.reshape", part, shape=(*sizes[:dimension], *sizes[dimension + 1:]))
-
-
-def _store(x, part, at, dimension: int):
-    shape = tuple(1 if d == dimension else n for d, n in enumerate(x.shape))
-    return bind("stablehlo.dynamic_update_slice", x,
-                bind("stablehlo.reshape", part, shape=shape), *_starts(x, at, dimension))
 
 
 def _carries(operands, body: Block) -> int:
@@ -348,19 +363,6 @@ class Map(OpDefinition):
         return [TensorType(first.shape, regions[0].returns[0].dtype)]
 
     def decompose(operands, attributes, regions):
-        shape = operands[0].shape
+        from .fold import elementwise
 
-        def whole(x):
-            return x if x.shape == shape else bind(
-                "stablehlo.broadcast_in_dim", x, shape=shape, broadcast_dimensions=())
-
-        body = regions[0]
-        values = dict(zip(body.arguments, operands, strict=True))
-        for inner in body.ops:
-            if inner.regions:
-                raise UnsupportedError(f"{inner.name} inside map is not supported", inner.location)
-            given = [whole(values[v]) for v in inner.operands]
-            results = bind(inner.definition, *given, **inner.attributes)
-            results = results if isinstance(results, list) else [results]
-            values.update(zip(inner.results, results, strict=True))
-        return [whole(values[v]) for v in body.returns]
+        return elementwise(regions[0], operands)

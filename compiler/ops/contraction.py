@@ -241,11 +241,23 @@ class Convolution(OpDefinition):
 
     def vjp(cotangents, op, operands, results):
         a = convolution_defaults(op.attributes)
-        if a["batch_group_count"] != 1 or any(a["window_reversal"]):
-            raise UnsupportedError("second derivatives of grouped convolution are not supported yet",
-                                   op.location)
-        ct, (lhs, rhs) = cotangents[0], operands
-        return [_input_gradient(ct, lhs, rhs, a), _kernel_gradient(ct, lhs, rhs, a)]
+        n: ConvDimensionNumbers = a["dimension_numbers"]
+        ct, (lhs, rhs), groups = cotangents[0], operands, a["batch_group_count"]
+        reversed_dims = tuple(d for d, r in zip(n.kernel_spatial_dimensions, a["window_reversal"],
+                                                strict=True) if r)
+        if reversed_dims:
+            rhs = bind("stablehlo.reverse", rhs, dimensions=reversed_dims)
+            a["window_reversal"] = (False,) * len(a["window_reversal"])
+        if groups > 1:
+            # Groups of images are groups of features when they are put beside each other.
+            lhs = _swap_groups(lhs, n.input_batch_dimension, n.input_feature_dimension, groups)
+            a.update(batch_group_count=1, feature_group_count=groups)
+        to_lhs, to_rhs = _input_gradient(ct, lhs, rhs, a), _kernel_gradient(ct, lhs, rhs, a)
+        if groups > 1:
+            to_lhs = _swap_groups(to_lhs, n.input_feature_dimension, n.input_batch_dimension, groups)
+        if reversed_dims:
+            to_rhs = bind("stablehlo.reverse", to_rhs, dimensions=reversed_dims)
+        return [to_lhs, to_rhs]
 
     def batch(op, operands, batched, batch):
         n: ConvDimensionNumbers = op.attributes["dimension_numbers"]
@@ -362,6 +374,8 @@ def _convolve(lhs, rhs, a, result_type):
     accumulate = as_dtype(target).wide
     x = lhs.astype(accumulate).transpose(
         n.input_batch_dimension, n.input_feature_dimension, *n.input_spatial_dimensions)
+    if 0 in result_type.shape:
+        return np.zeros(result_type.shape, target)
     w = rhs.astype(accumulate).transpose(
         n.kernel_output_feature_dimension, n.kernel_input_feature_dimension,
         *n.kernel_spatial_dimensions)

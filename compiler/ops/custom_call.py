@@ -20,14 +20,15 @@ class Target:
     `decompose` with the same arguments, which binds ops.
 
     `check(operand_types, attributes, result_types)` raises `OpError` for a call that does not fit;
-    `vjp` is as in `OpDefinition`. `leading` says that further leading dims of all operands and
-    results are dims of independent calls.
+    `vjp` and `jvp` are as in `OpDefinition`; one is made of the other. `leading` says that further
+    leading dims of all operands and results are dims of independent calls.
     """
 
     evaluate: Callable[..., Sequence[Any]] | None = None
     decompose: Callable[..., Sequence[Any]] | None = None
     check: Callable[..., None] | None = None
     vjp: Callable[..., Sequence[Any]] | None = None
+    jvp: Callable[..., Sequence[Any]] | None = None
     leading: bool = False
 
 
@@ -99,11 +100,23 @@ class CustomCall(OpDefinition):
             return list(pull(tuple(zeros_like(r) if ct is None else ct
                                    for ct, r in zip(cotangents, results, strict=True))))
         rule = known.vjp
+        if known.jvp is not None:
+            from .functional import transposed_jvp
+
+            return transposed_jvp(known.jvp, cotangents, op, operands, results)
         if rule is None:
             raise UnsupportedError(
                 f"the custom call @{op.attributes['call_target_name']} has no derivative",
                 op.location)
         return rule(cotangents, op, operands, results)
+
+    def jvp(tangents, op, operands, results):
+        from ..trace.forward import transposed
+
+        rule = target(op.attributes["call_target_name"]).jvp
+        if rule is None:
+            return transposed(op, operands, tangents, results)
+        return rule(tangents, op, operands, results)
 
     def batch(op, operands, batched, batch):
         known = target(op.attributes["call_target_name"])

@@ -1,7 +1,8 @@
 """More custom calls through NumPy's LAPACK: `tfn.eig`, `tfn.pinv`, `tfn.qr_complete`, `tfn.svd_full`.
 
 What `linalg.py` has are the factorisations others are built from; these are what they do not give.
-Only `tfn.pinv` has a derivative: Golub and Pereyra (1973), for a matrix of constant rank.
+`tfn.pinv` has a derivative, Golub and Pereyra (1973), for a matrix of constant rank; `tfn.eig` where
+the eigenvalues are simple.
 """
 
 from __future__ import annotations
@@ -102,7 +103,39 @@ def _pinv_vjp(cotangents, op, operands, results):
     return [conjugate(first + second - direct), None]
 
 
-register("tfn.eig", _each(lambda a: np.linalg.eig(a)), check=_matrix, leading=True)
+def eig_tangents(a, values, vectors, tangent):
+    """Tangents of `eig`, for simple eigenvalues: perturbation theory, and what LAPACK normalises: the
+    length of a vector is 1, its largest component real."""
+    from ..numpy import (
+        absolute,
+        argmax,
+        conjugate,
+        expand_dims,
+        eye,
+        imag,
+        linalg,
+        matmul,
+        real,
+        take_along_axis,
+    )
+
+    n = values.shape[-1]
+    tangent = bind("stablehlo.convert", tangent, dtype=vectors.type.dtype)
+    moved = linalg.solve(vectors, matmul(tangent, vectors))
+    one = eye(n, dtype=vectors.dtype)
+    gaps = expand_dims(values, -2) - expand_dims(values, -1)
+    free = matmul(vectors, moved * ((1 - one) / (gaps + one)))
+    largest = argmax(absolute(vectors), -2, keepdims=True)
+    turn = imag(take_along_axis(free, largest, -2)) / real(take_along_axis(vectors, largest, -2))
+    shrink = real((conjugate(vectors) * free).sum(-2, keepdims=True))
+    return (moved * one).sum(-1), free - vectors * bind("stablehlo.complex", shrink, turn)
+
+
+def _eig_jvp(tangents, op, operands, results):
+    return eig_tangents(operands[0], *results, tangents[0])
+
+
+register("tfn.eig", _each(lambda a: np.linalg.eig(a)), check=_matrix, leading=True, jvp=_eig_jvp)
 register("tfn.pinv", _each(_pinv), check=_matrix, leading=True, vjp=_pinv_vjp)
 register("tfn.qr_complete", _each(lambda a: np.linalg.qr(a, mode="complete")), check=_matrix,
          leading=True)

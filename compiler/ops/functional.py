@@ -7,13 +7,14 @@ operand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..ir.core import Function, TensorType
-from ..trace.core import bind, replay, trace, trace_region
+from ..ir.core import Function, Op, TensorType, Value
+from ..trace.core import bind, free_values, replay, replay_ops, trace, trace_region
 from .declare import Factors, OpDefinition, op, require
 
 
@@ -48,6 +49,12 @@ def pull(function: Callable[..., Sequence[Any]], operands: Sequence[Any], cotang
     back = Pullback(traced, [*operands, *captures], wanted)
     rest = iter(cotangents)
     return back([next(rest) if r.dtype.is_inexact else None for r in traced.returns])
+
+
+def pull_all(function: Callable[..., Sequence[Any]], operands: Sequence[Any],
+             cotangents: Sequence[Any], results: Sequence[Any]) -> list[Any]:
+    """A `vjp` rule by that of a function with the same results."""
+    return _spread(pull(function, operands, _seeds(cotangents, results)), operands)
 
 
 def push(function: Callable[..., Sequence[Any]], operands: Sequence[Any], tangents: Sequence[Any]
@@ -111,6 +118,49 @@ class Switch(_Functional):
             return [None] * len(results)
         found = _list(bind("tfn.switch", index, *rest, *given, branches=branches))
         return _spread(found, results)
+
+
+@dataclass(frozen=True)
+class Conditional:
+    """An if or case as a switch, for reverse mode: what its branches refer to are operands."""
+
+    operands: list[Value]
+    results: Sequence[Value]
+    attributes: dict[str, Any]
+    location: Any
+    definition: Any = Switch
+    name: str = "tfn.switch"
+
+
+CONDITIONALS = frozenset({"stablehlo.case", "stablehlo.if"})
+
+
+def conditional(op: Op, operands: Sequence[Any], environment: Mapping[Value, Any]
+                ) -> tuple[Conditional, list[Any]]:
+    """An op of `CONDITIONALS` as a switch, and the operands of that; `environment` has what the
+    regions refer to."""
+    free = list(dict.fromkeys(v for r in op.regions for v in free_values(r)))
+
+    def branch(region):
+        def run(*values):
+            inner = dict(zip(free, values, strict=True))
+            replay_ops(region.ops, inner)
+            return [inner[v] for v in region.returns]
+
+        return trace(run, [v.type for v in free], "branch")[0]
+
+    (choice,) = operands
+    branches = [branch(r) for r in op.regions]
+    if op.name == "stablehlo.if":
+        index = bind("stablehlo.select", choice, np.int32(0), np.int32(1))
+    else:
+        # An index out of range is the last branch.
+        last = np.int32(len(branches) - 1)
+        below = bind("stablehlo.compare", choice, np.int32(0), comparison_direction="LT")
+        index = bind("stablehlo.select", below, last, bind("stablehlo.minimum", choice, last))
+    values = [op.operands[0], *free]
+    return (Conditional(values, op.results, {"branches": tuple(branches)}, op.location),
+            [index, *(environment[v] for v in free)])
 
 
 # -- scan -----------------------------------------------------------------------------------------
@@ -279,18 +329,25 @@ class CustomJvp(_Applied):
         return op.attributes["forward"](operands, given)
 
     def vjp(cotangents, op, operands, results):
-        active = [i for i, o in enumerate(operands) if o.type.dtype.is_inexact]
+        def rule(tangents, op, operands, results):
+            return op.attributes["forward"](operands, tangents)
 
-        def linear(*tangents):
-            rest = iter(tangents)
-            given = [next(rest) if i in active else _zeros(o.type)
-                     for i, o in enumerate(operands)]
-            found = op.attributes["forward"](operands, given)
-            return [f for f, r in zip(found, results, strict=True) if r.type.dtype.is_inexact]
+        return transposed_jvp(rule, cotangents, op, operands, results)
 
-        points = [_zeros(operands[i].type) for i in active]
-        found = pull(linear, points, _seeds(cotangents, results))
-        return _spread(found, operands)
+
+def transposed_jvp(rule: Callable[..., Sequence[Any]], cotangents, op, operands, results) -> list[Any]:
+    """A `vjp` rule by the transpose of a `jvp` rule, which is linear in the tangents."""
+    active = [i for i, o in enumerate(operands) if o.type.dtype.is_inexact]
+
+    def linear(*tangents):
+        rest = iter(tangents)
+        given = [next(rest) if i in active else _zeros(o.type) for i, o in enumerate(operands)]
+        found = rule(given, op, operands, results)
+        return [_zeros(r.type) if f is None else f
+                for f, r in zip(found, results, strict=True) if r.type.dtype.is_inexact]
+
+    points = [_zeros(operands[i].type) for i in active]
+    return _spread(pull(linear, points, _seeds(cotangents, results)), operands)
 
 
 @op("tfn.checkpoint")

@@ -266,20 +266,15 @@ class Scatter(OpDefinition):
         return [result]
 
     def vjp(cotangents, op, operands, results):
-        x, indices, updates = operands
-        n, ct = op.attributes["scatter_dimension_numbers"], cotangents[0]
+        from .scatter_vjp import RULES
+
         body = op.regions[0]
-        sizes = tuple(Scatter.window_sizes(x.shape, updates.shape, n))
-        taken = bind("stablehlo.gather", ct, indices, dimension_numbers=Scatter.as_gather(n),
-                     slice_sizes=sizes)
-        if combiner(body) == "add":
-            return [ct, None, taken]
-        if body.returns[0] is body.arguments[1] and not body.ops:
-            zeros = bind("stablehlo.broadcast_in_dim", np.zeros((), ct.dtype),
-                         shape=tuple(updates.shape), broadcast_dimensions=())
-            kept = bind("stablehlo.scatter", ct, indices, zeros, regions=[body], **op.attributes)
-            return [kept, None, taken]
-        raise UnsupportedError("no derivative for a scatter with this body", op.location)
+        replaces = not body.ops and body.returns[0] is body.arguments[1]
+        rule = RULES.get("replace" if replaces else combiner(body) or "")
+        if rule is None:
+            raise UnsupportedError("no derivative for a scatter with this body", op.location)
+        x, updates = rule(cotangents[0], op, operands, results[0])
+        return [x, None, updates]
 
     def batch(op, operands, batched, batch):
         n = op.attributes["scatter_dimension_numbers"]

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import UnsupportedError
 from ..ir.core import TensorType
+from ..ir.dtypes import as_dtype
 from ..trace.core import bind
 from . import linalg
 from .custom_call import register
@@ -93,6 +94,72 @@ def _orgqr(operands, attributes, result_types):
     return [q]
 
 
+def _geqrf_steps(a):
+    """What `_geqrf` computes, as ops: for its derivative."""
+    from ..numpy import concatenate, conjugate, matmul, real, sqrt, stack, where
+
+    m, n = a.shape[-2:]
+    columns, scales = [], []
+    for k in range(min(m, n)):
+        x, done = a[..., k:, k], a[..., :k, k]
+        first, rest = x[..., :1], x[..., 1:]
+        tail = real(rest * conjugate(rest)).sum(-1)
+        size = sqrt(real(first[..., 0] * conjugate(first[..., 0])) + tail)
+        beta = where(real(first[..., 0]) < 0, size, -size)[..., None].astype(a.dtype)
+        still = (tail == 0)[..., None]
+        if as_dtype(a.dtype).kind == "complex":
+            still = still & (first == real(first))
+        beta = where(still, first, beta)
+        scale = where(still, 0, (beta - first) / where(still, 1, beta))
+        v = concatenate([first * 0 + 1, rest / where(still, 1, first - beta)], -1)[..., None]
+        columns.append(concatenate([done, beta, v[..., 1:, 0]], -1))
+        scales.append(scale[..., 0])
+        lower = a[..., k:, :]
+        along = matmul(conjugate(v.swapaxes(-1, -2)), lower)
+        lower = lower - conjugate(scale)[..., None] * v * along
+        a = concatenate([a[..., :k, :], lower], -2)
+    packed = stack(columns, -1)
+    if n > m:
+        packed = concatenate([packed, a[..., m:]], -1)
+    return [packed, stack(scales, -1)]
+
+
+def _orgqr_steps(packed, scales, columns: int):
+    """What `_orgqr` computes, as ops: for its derivative."""
+    from ..numpy import broadcast_to, concatenate, conjugate, eye, matmul
+
+    m = packed.shape[-2]
+    q = broadcast_to(eye(m, columns, dtype=packed.dtype), (*packed.shape[:-1], columns))
+    for i in reversed(range(scales.shape[-1])):
+        first = packed[..., i: i + 1, i] * 0 + 1
+        v = concatenate([first, packed[..., i + 1:, i]], -1)[..., None]
+        part = q[..., i:, :]
+        along = matmul(conjugate(v.swapaxes(-1, -2)), part)
+        q = concatenate([q[..., :i, :], part - scales[..., i, None, None] * v * along], -2)
+    return [q]
+
+
+def _by_steps(steps):
+    """A `vjp` rule by the ops of `steps(op, *operands)`."""
+    def vjp(cotangents, op, operands, results):
+        from .functional import pull_all
+
+        return pull_all(lambda *x: steps(op, *x), operands, cotangents, results)
+
+    return vjp
+
+
+def _geev_jvp(tangents, op, operands, results):
+    from ..numpy import imag, real
+    from .factorizations import eig, eig_tangents
+
+    x = operands[0]
+    values, vectors = eig_tangents(x, *eig(x), tangents[0])
+    if as_dtype(x.dtype).kind == "complex":
+        return [values, None, vectors, None]
+    return [real(values), imag(values), None, vectors, None]
+
+
 def _geev(operands, attributes, result_types):
     """Eigenvalues and right eigenvectors of a general matrix."""
     x = operands[0]
@@ -111,6 +178,7 @@ for _letter in "sdcz":
     for _name, _rule in (("potrf", _potrf), ("trsm", _trsm), ("getrf", _getrf), ("gesdd", _gesdd),
                          (f"{_symmetric}evd", _syevd)):
         register(f"lapack_{_letter}{_name}_ffi", None, decompose=_rule)
-    register(f"lapack_{_letter}geqrf_ffi", _geqrf)
-    register(f"lapack_{_letter}{_orthogonal}gqr_ffi", _orgqr)
-    register(f"lapack_{_letter}geev_ffi", _geev)
+    register(f"lapack_{_letter}geqrf_ffi", _geqrf, vjp=_by_steps(lambda op, a: _geqrf_steps(a)))
+    register(f"lapack_{_letter}{_orthogonal}gqr_ffi", _orgqr, vjp=_by_steps(
+        lambda op, packed, scales: _orgqr_steps(packed, scales, op.results[0].shape[-1])))
+    register(f"lapack_{_letter}geev_ffi", _geev, jvp=_geev_jvp)

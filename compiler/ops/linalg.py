@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import OpError, UnsupportedError
+from ..errors import OpError
 from ..ir.core import TensorType
-from ..ir.dtypes import I32, widened
+from ..ir.dtypes import I32, as_dtype, widened
 from ..trace.core import bind
 from .custom_call import register
 from .declare import COMPLEX, FLOAT, Factors, OpDefinition, op, require
@@ -264,14 +264,23 @@ def _or_zeros(ct, like):
     return zeros_like(like) if ct is None else ct
 
 
+def _wide_qr(x):
+    """QR of fewer rows than columns by that of its first columns."""
+    from ..numpy import concatenate, matmul
+
+    m = x.shape[-2]
+    q, r = qr(x[..., :m])
+    return q, concatenate([r, matmul(_transposed(q, conjugate=True), x[..., m:])], -1)
+
+
 def _qr_vjp(cotangents, op, operands, results):
     from ..numpy import conjugate, matmul, tril
+    from .functional import pull_all
 
     q, r = results
     m, n = operands[0].shape[-2:]
     if m < n:
-        raise UnsupportedError("the derivative of qr needs at least as many rows as columns",
-                               op.location)
+        return pull_all(_wide_qr, operands, cotangents, results)
     ct_q, ct_r = (conjugate(_or_zeros(c, v)) for c, v in zip(cotangents, results, strict=True))
     inner = (matmul(r, _transposed(ct_r, conjugate=True))
              - matmul(_transposed(ct_q, conjugate=True), q))
@@ -324,6 +333,10 @@ def _svd_vjp(cotangents, op, operands, results):
         ct_u = conjugate(cotangents[0])
         g = squares * matmul(_transposed(u, conjugate=True), ct_u)
         inner = inner + (g + _transposed(g, conjugate=True)) * row
+        if as_dtype(u.dtype).kind == "complex":
+            # The phases of u and v are one: where v's does not move, u's does.
+            turn = one * matmul(_transposed(u, conjugate=True), ct_u)
+            inner = inner + (turn - conjugate(turn)) * 0.5 / row
         if m > k:
             rest = (ct_u - matmul(u, matmul(_transposed(u, conjugate=True), ct_u))) / row
             outer = matmul(rest, vh)
@@ -339,16 +352,55 @@ def _svd_vjp(cotangents, op, operands, results):
     return [conjugate(full if outer is None else full + outer)]
 
 
+def _oblong_lu(x):
+    """LU of a matrix that is not square, in the order its rows are in, by that of its square part."""
+    from ..numpy import concatenate
+
+    m, n = x.shape[-2:]
+    k = min(m, n)
+    square = _square_lu(x[..., :k, :k])
+    if m < n:
+        rest = bind("stablehlo.triangular_solve", square, x[..., k:], left_side=True, lower=True,
+                    unit_diagonal=True, transpose_a="NO_TRANSPOSE")
+        return concatenate([square, rest], -1)
+    rest = bind("stablehlo.triangular_solve", square, x[..., k:, :], left_side=False, lower=False,
+                unit_diagonal=False, transpose_a="NO_TRANSPOSE")
+    return concatenate([square, rest], -2)
+
+
+def _square_lu(x):
+    """LU without pivoting, for a matrix whose rows are in order."""
+    return bind("stablehlo.custom_call", x, call_target_name="tfn.lu_in_order", types=(x.type,))
+
+
+def _lu_in_order(a: np.ndarray):
+    lu = a.copy()
+    for k in range(a.shape[-1]):
+        lu[k + 1:, k] /= lu[k, k]
+        lu[k + 1:, k + 1:] -= np.outer(lu[k + 1:, k], lu[k, k + 1:])
+    return [lu]
+
+
 def _lu_vjp(cotangents, op, operands, results):
-    from ..numpy import argsort, conjugate, expand_dims, eye, matmul, take_along_axis, tril, triu
+    from ..numpy import argsort, expand_dims, take_along_axis
+    from .functional import pull_all
 
     matrix, _, rows = results
     m, n = operands[0].shape[-2:]
-    if m != n:
-        raise UnsupportedError("the derivative of lu needs a square matrix", op.location)
     if cotangents[0] is None:
         return [None]
-    ct = conjugate(cotangents[0])
+    if m != n:
+        return pull_all(lambda x: [_oblong_lu(take_along_axis(x, expand_dims(rows, -1), -2))],
+                        operands, cotangents[:1], results[:1])
+    (both,) = _lu_in_order_vjp(cotangents[:1], op, operands, [matrix])
+    return [take_along_axis(both, expand_dims(argsort(rows, -1), -1), -2)]
+
+
+def _lu_in_order_vjp(cotangents, op, operands, results):
+    from ..numpy import conjugate, eye, matmul, tril, triu
+
+    (matrix,), ct = results, conjugate(cotangents[0])
+    n = matrix.shape[-1]
     lower = tril(matrix, -1) + eye(n, dtype=matrix.dtype)
     upper = triu(matrix)
     inner = (tril(matmul(_transposed(lower, conjugate=True), tril(ct, -1)), -1)
@@ -357,8 +409,7 @@ def _lu_vjp(cotangents, op, operands, results):
                 unit_diagonal=True, transpose_a="ADJOINT")
     both = bind("stablehlo.triangular_solve", upper, left, left_side=False, lower=False,
                 unit_diagonal=False, transpose_a="ADJOINT")
-    back = expand_dims(argsort(rows, -1), -1)
-    return [conjugate(take_along_axis(both, back, -2))]
+    return [conjugate(both)]
 
 
 register("tfn.qr", _flat(lambda a: np.linalg.qr(a)), vjp=_qr_vjp, leading=True,
@@ -369,5 +420,7 @@ register("tfn.eigh", _flat(lambda a: np.linalg.eigh(a)), vjp=_eigh_vjp, leading=
          check=_check(lambda m, n: [(n,), (m, n)]))
 register("tfn.lu", _flat(_lu), vjp=_lu_vjp, leading=True,
          check=_check(lambda m, n: [(m, n), (min(m, n),), (m,)]))
+register("tfn.lu_in_order", _flat(_lu_in_order), vjp=_lu_in_order_vjp, leading=True,
+         check=_check(lambda m, n: [(m, n)]))
 
 __all__ = ["eigh", "lu", "qr", "svd"]

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from ..errors import UnsupportedError
-from ..ir.core import Block, TensorType
+from ..ir.core import Block, TensorType, Value
 from ..ir.dtypes import DType, as_dtype
 from ..trace.core import bind, trace_region
 from .declare import Factors, OpDefinition, op, require
@@ -165,9 +165,10 @@ class Reduce(OpDefinition):
             return [total.astype(x.dtype)]
         rest = [d for d in range(inputs[0].ndim) if d not in dims]
         shape = [inputs[0].shape[d] for d in rest]
-        flat = [x.transpose([*rest, *dims]).reshape([*shape, -1]) for x in inputs]
+        count = int(np.prod([inputs[0].shape[d] for d in dims], dtype=np.int64))
+        flat = [x.transpose([*rest, *dims]).reshape([*shape, count]) for x in inputs]
         state = [np.broadcast_to(i, shape) for i in inits]
-        for k in range(flat[0].shape[-1]):
+        for k in range(count):
             state = run_reducer(body, state, [x[..., k] for x in flat])
         return state
 
@@ -177,22 +178,20 @@ class Reduce(OpDefinition):
         (x, _), (result,), ct = operands, results, cotangents[0]
         kind, dims = combiner(op.regions[0]), op.attributes["dimensions"]
         kept = tuple(d for d in range(len(x.shape)) if d not in dims)
+        constant = is_constant(op.operands[1])
 
         def spread(y):
             return bind("stablehlo.broadcast_in_dim", y, shape=tuple(x.shape),
                         broadcast_dimensions=kept)
 
         if kind == "add":
-            return [spread(ct), None]
-        if kind in ("maximum", "minimum"):
+            return [spread(ct), None if constant else reduce_sum(ct, range(len(ct.shape)))]
+        if kind in ("maximum", "minimum") and constant:
             # Elements that tie for the extreme share the cotangent, as in JAX.
             chosen = bind("stablehlo.compare", x, spread(result), comparison_direction="EQ")
             mask = bind("stablehlo.convert", chosen, dtype=as_dtype(x.dtype))
             return [mask * spread(ct / reduce_sum(mask, dims)), None]
-        if kind == "multiply":
-            return [spread(ct * result) / x, None]
-        raise UnsupportedError(f"no derivative for a reduce with the body `{kind or 'custom'}`",
-                               op.location)
+        return _tree_vjp(cotangents, op, operands, results)
 
     def batch(op, operands, batched, batch):
         count, dims = len(op.results), later(op.attributes["dimensions"])
@@ -234,15 +233,38 @@ class Reduce(OpDefinition):
             lambda reduced: [emit.at(x, at(reduced)) for x in inputs])
 
 
+def is_constant(value: Value) -> bool:
+    """Is it a literal, which needs no cotangent?"""
+    while value.op is not None and value.op.name == "stablehlo.broadcast_in_dim":
+        value = value.op.operands[0]
+    return value.op is not None and value.op.name == "stablehlo.constant"
+
+
+def _tree_vjp(cotangents, op, operands, results):
+    """By the derivative of the same reduction as a tree."""
+    from .fold import tree_reduce
+    from .functional import pull_all
+
+    body, dims, count = op.regions[0], tuple(op.attributes["dimensions"]), len(op.results)
+    found = pull_all(lambda *x: tree_reduce(body, x[:count], x[count:], dims), operands, cotangents,
+                     results)
+    return _without_constants(op, found)
+
+
+def _without_constants(op, found):
+    """0 * inf would be NaN where a derivative by a constant is multiplied by its tangent."""
+    count = len(op.results)
+    return [None if i >= count and is_constant(v) else f
+            for i, (v, f) in enumerate(zip(op.operands, found, strict=True))]
+
+
 def _variadic_vjp(cotangents, op, operands, results):
     """arg_extreme: the cotangent of the extreme goes to the element at the returned index."""
-    from ..ir.dtypes import I1
-
     x, iota = operands[0], operands[1]
-    if len(op.results) != 2 or cotangents[0] is None or not as_dtype(iota.dtype).is_integer:
-        if all(c is None for c in cotangents):
-            return [None] * len(operands)
-        raise UnsupportedError("no derivative for this reduce over several operands", op.location)
+    if all(c is None for c in cotangents):
+        return [None] * len(operands)
+    if not _keeps_an_element(op):
+        return _tree_vjp(cotangents, op, operands, results)
     dims = op.attributes["dimensions"]
     kept = tuple(d for d in range(len(x.shape)) if d not in dims)
 
@@ -251,10 +273,21 @@ def _variadic_vjp(cotangents, op, operands, results):
                     broadcast_dimensions=kept)
 
     here = bind("stablehlo.compare", iota, spread(results[1]), comparison_direction="EQ")
-    assert as_dtype(here.dtype) is I1
     zero = bind("stablehlo.broadcast_in_dim", np.zeros((), x.dtype), shape=tuple(x.shape),
                 broadcast_dimensions=())
     return [bind("stablehlo.select", here, spread(cotangents[0]), zero), None, None, None]
+
+
+def _keeps_an_element(op) -> bool:
+    """Is it a reduce of values with their positions along the one dim, which selects one of them?"""
+    if len(op.results) != 2 or not op.results[1].dtype.is_integer:
+        return False
+    place, dims = op.operands[1].op, tuple(op.attributes["dimensions"])
+    return (place is not None and place.name == "stablehlo.iota"
+            and dims == (place.attributes["iota_dimension"],)
+            and all(r.op is not None and r.op.name == "stablehlo.select"
+                    for r in op.regions[0].returns)
+            and is_constant(op.operands[2]))
 
 
 # -- windows --------------------------------------------------------------------------------------
@@ -346,21 +379,15 @@ class ReduceWindow(OpDefinition):
         x, ct = operands[0], cotangents[0]
         kind = combiner(op.regions[0])
         a = window_defaults(op.attributes, len(x.shape))
+        constant = is_constant(op.operands[-1])
         if kind == "add":
-            return [_sum_window_vjp(ct, x, a), None]
-        if kind in ("maximum", "minimum") and set(a["base_dilations"]) == {1} \
-                and set(a["window_dilations"]) == {1}:
-            dtype = as_dtype(x.dtype)
-            scalar = TensorType((), dtype)
-            direction = "GE" if kind == "maximum" else "LE"
-            select = trace_region(lambda p, q: [bind(
-                "stablehlo.compare", p, q, comparison_direction=direction)], [scalar, scalar])
-            return [bind("stablehlo.select_and_scatter", x, ct, np.zeros((), x.dtype),
-                         window_dimensions=a["window_dimensions"],
-                         window_strides=a["window_strides"], padding=a["padding"],
-                         regions=[select, reducer("add", dtype)]), None]
-        raise UnsupportedError(
-            f"no derivative for a reduce_window with the body `{kind or 'custom'}`", op.location)
+            if constant:
+                return [_sum_window_vjp(ct, x, a), None]
+            # What lies outside of x is the initial value, as often as it is in windows.
+            return _window_tree_vjp(cotangents, op, operands, results)
+        if kind in ("maximum", "minimum") and constant and set(a["window_dilations"]) == {1}:
+            return [_extreme_window_vjp(ct, x, a, kind), None]
+        return _window_tree_vjp(cotangents, op, operands, results)
 
     def batch(op, operands, batched, batch):
         count = len(op.results)
@@ -410,6 +437,38 @@ class ReduceWindow(OpDefinition):
 
         extents = [a["window_dimensions"][d] for d in moving]
         return emit.reduce(op.regions[0], initial, extents, window_element)
+
+
+def _window_tree_vjp(cotangents, op, operands, results):
+    from .fold import tree_reduce_window
+    from .functional import pull_all
+
+    body, count, shape = op.regions[0], len(op.results), tuple(results[0].shape)
+    a = window_defaults(op.attributes, len(shape))
+    found = pull_all(lambda *x: tree_reduce_window(body, x[:count], x[count:], a, shape), operands,
+                     cotangents, results)
+    return _without_constants(op, found)
+
+
+def _extreme_window_vjp(ct, x, a, kind: str):
+    """Each cotangent goes to the first element of its window that is the extreme."""
+    dtype = as_dtype(x.dtype)
+    scalar = TensorType((), dtype)
+    direction = "GE" if kind == "maximum" else "LE"
+    select = trace_region(lambda p, q: [bind(
+        "stablehlo.compare", p, q, comparison_direction=direction)], [scalar, scalar])
+    spaces = tuple(b - 1 for b in a["base_dilations"])
+    none = (0,) * len(spaces)
+    if any(spaces):
+        x = bind("stablehlo.pad", x, identity_of(kind, dtype), edge_padding_low=none,
+                 edge_padding_high=none, interior_padding=spaces)
+    found = bind("stablehlo.select_and_scatter", x, ct, np.zeros((), x.dtype),
+                 window_dimensions=a["window_dimensions"], window_strides=a["window_strides"],
+                 padding=a["padding"], regions=[select, reducer("add", dtype)])
+    if not any(spaces):
+        return found
+    return bind("stablehlo.slice", found, start_indices=none, limit_indices=tuple(found.shape),
+                strides=a["base_dilations"])
 
 
 def _sum_window_vjp(ct, x, a):
@@ -486,8 +545,17 @@ class SelectAndScatter(OpDefinition):
         return [result[crop]]
 
     def vjp(cotangents, op, operands, results):
-        raise UnsupportedError("second derivatives of max pooling are not supported yet",
-                               op.location)
+        from .fold import chosen, taken_at
+
+        (x, source, _), ct = operands, cotangents[0]
+        if combiner(op.regions[1]) != "add":
+            raise UnsupportedError("no derivative for a select_and_scatter that does not add",
+                                   op.location)
+        a = window_defaults({"window_dimensions": (1,) * len(x.shape), **op.attributes},
+                            len(x.shape))
+        places = chosen(op.regions[0], x, a, tuple(source.shape))
+        return [None, taken_at(ct, places),
+                None if is_constant(op.operands[2]) else reduce_sum(ct, range(len(ct.shape)))]
 
     def batch(op, operands, batched, batch):
         if batched[2]:

@@ -16,8 +16,9 @@ from ..errors import OpError, TraceError, UnsupportedError, user_location
 from ..ir.core import Function, Op, TensorType, Value
 from ..ir.dtypes import as_dtype
 from ..ops.control import body_of, composite
+from ..ops.functional import CONDITIONALS, conditional
 from . import names, tree
-from .core import Tracer, bind, located, replay_op
+from .core import Tracer, bind, free_values, located, replay_op
 from .jit import as_leaf, trace_tree
 
 STOPS = frozenset({"tfn.stop_gradient"})
@@ -46,7 +47,7 @@ class Pullback:
         self.function = function
         self.environment: dict[Value, Any] = dict(zip(function.arguments, arguments, strict=True))
         self.wanted = list(wanted)
-        self.tape: list[tuple[Op | Callable, list[Any], list[Any]]] = []
+        self.tape: list[tuple[Any, list[Any], list[Any]]] = []
         active = {function.arguments[i] for i in self.wanted
                   if function.arguments[i].dtype.is_inexact}
         self._forward(function.ops, self.environment, active)
@@ -55,7 +56,8 @@ class Pullback:
     def _forward(self, ops, environment, active) -> None:
         for op in ops:
             operands = [environment[v] for v in op.operands]
-            live = any(v in active for v in op.operands)
+            captured = [v for r in op.regions for v in free_values(r)]
+            live = any(v in active for v in (*op.operands, *captured))
             inner = _inner(op) if live else None
             if inner is not None:
                 scope = dict(zip(inner.arguments, operands, strict=True))
@@ -73,9 +75,21 @@ class Pullback:
                 if live and op.attributes.get("name") not in STOPS:
                     inexact = [r for r in op.results if r.dtype.is_inexact]
                     active.update(inexact)
-                    if inexact:
+                    if inexact and op.name in CONDITIONALS:
+                        chosen, operands = conditional(op, operands, environment)
+                        self.tape.append((chosen, operands, results))
+                    elif inexact:
+                        self._refuse_captures(op, captured, active)
                         self.tape.append((op, operands, results))
             environment.update(zip(op.results, results, strict=True))
+
+    @staticmethod
+    def _refuse_captures(op: Op, captured: Sequence[Value], active: set[Value]) -> None:
+        """A rule gives no cotangents to what a region refers to."""
+        if op.definition.vjp is not None and op.name != "stablehlo.while" and any(
+                v in active for v in captured):
+            raise UnsupportedError(f"{op.name} has no derivative by values that its region refers to;"
+                                   " make them operands", op.location)
 
     @property
     def results(self) -> list[Any]:
@@ -88,7 +102,7 @@ class Pullback:
             if ct is not None and value.dtype.is_inexact:
                 accumulate(found, value, ct)
         for op, operands, results in reversed(self.tape):
-            if not isinstance(op, Op):
+            if callable(op):
                 op(found)
                 continue
             given = [found.pop(r, None) for r in op.results]

@@ -219,5 +219,11 @@ def test_errors_say_what_does_not_fit():
         tnp.linalg.solve(np.eye(2), np.ones((3, 1)))
     with pytest.raises(OpError, match=r"linalg.outer needs 1-d arrays"):
         tnp.linalg.outer(np.eye(2), np.ones(3))
-    with pytest.raises(UnsupportedError, match=r"@tfn\.eig has no derivative"):
-        grad(lambda v: tnp.sum(tnp.absolute(tnp.linalg.eigvals(v))))(Array(A[0]))
+    with pytest.raises(UnsupportedError, match=r"@tfn\.qr_complete has no derivative"):
+        grad(lambda v: tnp.sum(tnp.linalg.qr(v, "complete")[0]))(Array(A[0]))
+
+
+def test_gradient_of_a_general_eigenvalue_problem():
+    """The trace of x x is the sum of the squares of the eigenvalues."""
+    found = grad(lambda v: tnp.sum(tnp.real(tnp.linalg.eigvals(v) ** 2)))(Array(A[0]))
+    np.testing.assert_allclose(found, 2 * A[0].T, rtol=1e-9, atol=1e-12)
