@@ -46,9 +46,8 @@ def dtype_argument(spec) -> DType:
         known = None
     if known is not None:
         return _DEFAULTS[known]()
-    if known is not None:
-        return _DEFAULTS[known]()
-    return as_dtype(_NUMPY_CODES.get(spec, spec) if isinstance(spec, str) else spec)
+    if isinstance(spec, str):
+        spec = _NUMPY_CODES.get(spec, spec)
     try:
         return as_dtype(spec)
     except TypeError as error:
