@@ -1,7 +1,7 @@
 """Elementary functions as LLVM text, small enough to inline so that loops over them vectorise.
 
 `function_name` gives the symbol, `definitions` its text with all it uses. f32 functions are within
-1.4 ULP of the true value (all but `expm1` within 1.1) and f64 functions within 3, over the full range
+1.4 ULP of the true value (all but `expm1` within 1.1) and f64 functions within 2, over the full range
 with subnormals, infinities and NaN: `tfn.tools.accuracy` measures it. Nothing refers to a C library.
 """
 

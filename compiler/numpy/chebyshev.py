@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ..ir.dtypes import F64
 from .elementwise import absolute, erf, exp, isinf, less, maximum, minimum, sign, sqrt, where
-from .gamma import in_single
+from .gamma import in_double, in_single
 from .promote import ArrayLike, Value, dtype_of
 
 # (1 + 2x) exp(x**2) erfc(x) in t = (x - 3.75) / (x + 3.75)
@@ -89,7 +89,7 @@ def erfc(x: ArrayLike) -> Value:
     return where(less(size, 0.5), 1 - erf(x), where(less(x, 0), 2 - tail, tail))
 
 
-@in_single
+@in_double
 def i0e(x: ArrayLike) -> Value:
     """exp(-abs(x)) times the modified Bessel function of order 0."""
     size = absolute(x)
@@ -98,7 +98,7 @@ def i0e(x: ArrayLike) -> Value:
     return where(less(size, 8.0), near, _series(16 / far - 1, _I0_LARGE) / sqrt(far))
 
 
-@in_single
+@in_double
 def i1e(x: ArrayLike) -> Value:
     """exp(-abs(x)) times the modified Bessel function of order 1."""
     size = absolute(x)

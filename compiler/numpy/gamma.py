@@ -1,7 +1,7 @@
 """The gamma family: log-gamma, digamma, polygamma, Hurwitz zeta.
 
 Lanczos' approximation (g = 7, nine terms), reflection for negative arguments, Euler-Maclaurin for
-zeta. Half precision is computed in f32.
+zeta. Log-gamma and digamma of f32 are computed in f64, and half precision in f32.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Callable
 
-from ..ir.dtypes import F32
+from ..ir.dtypes import F32, F64, DType
 from .elementwise import (
     absolute,
     cos,
@@ -46,15 +46,23 @@ _BERNOULLI = (1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160, -691 / 13
 
 def in_single(function: Callable[..., Value]) -> Callable[..., Value]:
     """Compute half precision in f32: `function` gets operands of one float dtype."""
+    return _in(F32, function)
 
+
+def in_double(function: Callable[..., Value]) -> Callable[..., Value]:
+    """Compute in f64 and round once: where terms cancel, f32 would lose more than a few ULP."""
+    return _in(F64, function)
+
+
+def _in(wide: DType, function: Callable[..., Value]) -> Callable[..., Value]:
     @functools.wraps(function)
     def wrapped(*values: ArrayLike) -> Value:
         given = ([floating(values[0])] if len(values) == 1
                  else operands(*values, dtype=result_type(*values, 0.0)))
         dtype = dtype_of(given[0])
-        if not dtype.is_narrow:
+        if dtype.bits >= wide.bits:
             return function(*given)
-        return convert(function(*(convert(v, F32) for v in given)), dtype)
+        return convert(function(*(convert(v, wide) for v in given)), dtype)
 
     return wrapped
 
@@ -71,7 +79,7 @@ def _lanczos(z: Value) -> tuple[Value, Value]:
     return total, -derivative
 
 
-@in_single
+@in_double
 def gammaln(x: ArrayLike) -> Value:
     """log(abs(gamma(x))); infinite at the non-positive integers and at both infinities."""
     reflect = less(x, 0.5)
@@ -84,12 +92,14 @@ def gammaln(x: ArrayLike) -> Value:
     size = absolute(x)
     fraction = size - floor(size)
     near = where(less(0.5, fraction), 1 - fraction, fraction)
-    sine = log(sin(math.pi * near))
+    # The sine of a tiny number is the number, which pi would make a subnormal one of few bits.
+    tiny = less(near, 1e-9)
+    sine = where(tiny, math.log(math.pi) + log(near), log(sin(math.pi * where(tiny, 0.5, near))))
     reflected = where(isinf(sine), -sine, math.log(math.pi) - sine - direct)
     return where(isinf(x), math.inf, where(reflect, reflected, direct))
 
 
-@in_single
+@in_double
 def digamma(x: ArrayLike) -> Value:
     """The derivative of log(gamma(x)); NaN at the non-positive integers."""
     reflect = less(x, 0.5)
@@ -145,4 +155,4 @@ def polygamma(n: ArrayLike, x: ArrayLike) -> Value:
     return where(logical_or(less(n, 0), not_equal(n, floor(n))), math.nan, value)
 
 
-__all__ = ["digamma", "gammaln", "in_single", "polygamma", "zeta"]
+__all__ = ["digamma", "gammaln", "in_double", "in_single", "polygamma", "zeta"]

@@ -10,8 +10,10 @@ import math
 
 from ..ir.dtypes import BF16, F16, F32, F64
 from ..trace.core import bind
+from .chebyshev import erfc
 from .elementwise import (
     absolute,
+    copysign,
     equal,
     erf,
     exp,
@@ -126,22 +128,38 @@ def erf_inv(x: ArrayLike) -> Value:
     dtype = dtype_of(x)
     if dtype in (F16, BF16):
         return convert(erf_inv(convert(x, F32)), dtype)
-    w = -log1p(-(x * x))
+    size = absolute(x)
+    rest = 1 - size
+    # 1 - x**2 by factors where the square would round away what it differs from 1.
+    w = -where(less(size, 0.5), log1p(-(x * x)), log(rest * (1 + size)))
     central = less(w, 5.0)
     at = where(central, w - 2.5, sqrt(maximum(w, 5.0)) - 3.0)
     p = where(central, _ERFINV_CENTRAL[0], _ERFINV_TAIL[0])
     for c, t in zip(_ERFINV_CENTRAL[1:], _ERFINV_TAIL[1:], strict=True):
         p = where(central, c, t) + p * at
-    edge = equal(absolute(x), 1)
+    edge = equal(size, 1)
     result = where(edge, where(less(x, 0), -math.inf, math.inf), p * x)
     if dtype is F64:
-        # The polynomials give 24 bits; Newton's step on erf squares the error, twice for safety.
-        inside = where(less(absolute(x), 1), result, 0.0)
-        for _ in range(2):
-            slope = exp(-inside * inside) * (2 / math.sqrt(math.pi))
-            inside = inside - (erf(inside) - x) / slope
-        result = where(less(absolute(x), 1), inside, result)
+        result = where(less(size, 1), _erf_inv_refined(x, size, rest, p), result)
     return result
+
+
+def _erf_inv_refined(x: Value, size: Value, rest: Value, p: Value) -> Value:
+    """f64: Newton's step squares the error of the polynomials, 2**-24 or, in the tail, more."""
+    scale = 2 / math.sqrt(math.pi)
+    inside = less(size, 0.5)
+    near = where(inside, p * x, 0.0)
+    for _ in range(2):
+        near = near - (erf(near) - where(inside, x, 0.0)) / (exp(-near * near) * scale)
+    # Beyond: on log(erfc(y)), nearly a parabola; far out it starts from the asymptotic series.
+    rest = where(logical_or(inside, equal(rest, 0)), 0.5, rest)
+    size_log = -log(rest)
+    start = sqrt(size_log - 0.5 * log(math.pi * size_log))
+    y = where(less(16.0, size_log), start, where(less(size, 1), p * size, 0.5))
+    for _ in range(3):
+        left = erfc(y)
+        y = y + log(left / rest) * left / (exp(-y * y) * scale)
+    return where(inside, near, copysign(y, x))
 
 
 erfinv = erf_inv

@@ -72,6 +72,40 @@ def test_error_of_erf(dtype):
     assert errors(run("chlo.erf", x), true.astype(WIDE[dtype])).max() <= BOUND[dtype]
 
 
+@pytest.mark.parametrize("name, function, least", [
+    ("chlo.lgamma", "lgamma", 1.0), ("chlo.erfc", "erfc", 0.0)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_error_of_special_functions(name, function, least, dtype):
+    """`least`: around its zeros, an error in the last place of this."""
+    import math
+
+    x = np.concatenate([RNG.uniform(-9.9, 9.9, 3000), np.exp2(RNG.uniform(-1000, 2, 500)), [1e-310]])
+    x = x.astype(dtype)
+    # Below zero math.lgamma loses in f64 as much as what it should judge.
+    x = np.abs(x[x != 0]) if dtype is np.float64 else x[x != 0]
+    true = np.array([getattr(math, function)(v) for v in x.astype(np.float64)])
+    size = np.maximum(np.abs(true), least).astype(dtype)
+    distance = np.abs(run(name, x).astype(np.float64) - true) / np.spacing(size)
+    assert distance.max() <= (4 if dtype is np.float32 else 20)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_erf_inv_is_the_inverse(dtype):
+    """Also next to 1, where erf is flat: there erfc tells how far it is from 1."""
+    import math
+
+    eps = np.finfo(dtype).eps
+    x = np.concatenate([RNG.uniform(-1, 1, 1000), 1 - np.exp2(RNG.uniform(-40, 0, 500)),
+                        [1 - eps / 2, 1e-30, -1e-3]]).astype(dtype)
+    x = x[np.abs(x) < 1]
+    y = run("chlo.erf_inv", x).astype(np.float64)
+    # Half a dozen ULP in y, as they appear in erf(y).
+    slope = np.exp(-y * y) * 2 / np.sqrt(np.pi)
+    for a, b, s in zip(x.astype(np.float64), y, slope, strict=True):
+        error = math.erf(b) - a if abs(a) < 0.5 else (1 - abs(a)) - math.erfc(abs(b))
+        assert abs(error) <= 5 * eps * abs(b) * s + 1e-300, (a, b)
+
+
 BINARY = {"stablehlo.power": np.power, "stablehlo.atan2": np.arctan2,
           "stablehlo.remainder": np.fmod}
 

@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from tfn.tools.accuracy import SUBJECTS, arguments, batches, errors, measure
+from tfn.tools import accuracy
+from tfn.tools.accuracy import ENGINES, SUBJECTS, arguments, batches, errors, measure
 
 
 def test_errors_in_units_of_the_last_place():
@@ -39,12 +40,27 @@ def test_every_argument_is_tried():
     np.testing.assert_array_equal(np.sort(bits), np.arange(1 << 16))
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("dtype, stride", [("f32", 1 << 14), ("f16", 8), ("bf16", 8)])
 @pytest.mark.parametrize("name", SUBJECTS)
-def test_functions(name, dtype, stride):
+def test_functions(name, dtype, stride, engine):
+    if SUBJECTS[name].wide is None:
+        pytest.importorskip("mpmath", reason="pip install mpmath")
+        stride = 32
     for piece in list(batches(name, dtype, stride))[:3]:
-        worst = measure(name, dtype, arguments(*piece))
+        worst = measure(name, dtype, arguments(*piece), engine, in_order=piece[2] == "every")
         assert worst.holds, worst
+
+
+@pytest.mark.parametrize("found", [1.0, np.nan])
+def test_a_wrong_constant_is_seen(found, monkeypatch):
+    """Where the truth is one number throughout, a piece is decided by its ends."""
+    x = np.linspace(20, 30, 64).astype(np.float32)
+    result = np.ones_like(x)
+    result[40] = found + 0.5
+    monkeypatch.setattr(accuracy, "_program", lambda *_: lambda *_: [result])
+    worst = measure("tanh", "f32", (x,), in_order=True)
+    assert not worst.holds
 
 
 def test_command(tmp_path):
