@@ -8,7 +8,7 @@ import json as json_module
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -67,7 +67,9 @@ def command(
     for file in (json, plot):
         if file is not None and not file.parent.is_dir():
             raise TfnError(f"there is no folder {file.parent} to write {file.name} to")
-    report = run(chosen, specs, threads, repeat, clock)
+    to_file = json is not None and str(json) != "-"
+    report = run(chosen, specs, threads, repeat, clock,
+                 (lambda report: write_json(report, json)) if to_file else lambda report: None)
     if json is not None and str(json) == "-":
         print_json(report.as_json())
     else:
@@ -75,8 +77,6 @@ def command(
             _print_wide(table(report, outcomes))
         for line in footer(report):
             console.print(line, soft_wrap=True, markup=False)
-    if json is not None and str(json) != "-":
-        write_json(report, json)
     if plot is not None:
         write_plot(report, plot)
 
@@ -98,8 +98,9 @@ def select(names: Sequence[str]) -> list[Workload]:
 
 
 def run(workloads: Sequence[Workload], specs: Sequence[PeerSpec], threads: int, rounds: int,
-        clock: str) -> Report:
-    """Measure the machine, then every workload on every peer that starts."""
+        clock: str, keep: Callable[[Report], None] = lambda report: None) -> Report:
+    """Measure the machine, then every workload on every peer that starts. `keep` is called after each
+    workload: what a long run has measured survives its end."""
     before = load()
     peaks = measure_peaks(threads)
     with tempfile.TemporaryDirectory(prefix="tfn-bench-") as cache:
@@ -111,14 +112,16 @@ def run(workloads: Sequence[Workload], specs: Sequence[PeerSpec], threads: int, 
             for peer in peers:
                 _start(peer)
             with errors.status("") as status:
-                report.outcomes += [measure(w, peers, rounds, clock, peaks, status.update)
-                                    for w in workloads]
+                for number, workload in enumerate(workloads, start=1):
+                    outcome = measure(workload, peers, rounds, clock, peaks, status.update)
+                    report.outcomes.append(outcome)
+                    report.peers, report.load_after = [p.description for p in peers], load()
+                    keep(report)
+                    if not errors.is_terminal:
+                        errors.print(f"{number} of {len(workloads)}: {workload.name}")
         finally:
             for peer in peers:
                 peer.stop()
-        report.peers = [p.description or {"name": p.name, "program": p.spec.python}
-                        for p in peers]
-    report.load_after = load()
     return report
 
 

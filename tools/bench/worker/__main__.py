@@ -6,10 +6,12 @@ themselves.
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import json
 import os
 import platform
+import signal
 import sys
 import time
 import traceback
@@ -115,8 +117,16 @@ def _answer(action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"ok": False, "unsupported": refused, "reason": (kind + reason)[:500]}
 
 
+def _end_with_parent() -> None:
+    """Linux: be killed when the parent goes, however it goes. A frozen worker would stay for ever."""
+    if sys.platform == "linux":
+        set_death_signal = 1
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+
+
 def main() -> None:
     """Serve requests until standard input ends."""
+    _end_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     name, threads = sys.argv[1], int(sys.argv[2])

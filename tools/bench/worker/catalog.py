@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from . import convolution, gemm, overhead, tensors
+from . import convolution, gemm, inference, overhead, tensors, training
 from .workload import Workload
 
 WORKLOADS: dict[str, Workload] = {
-    w.name: w for family in (gemm, convolution, tensors, overhead) for w in family.WORKLOADS
+    w.name: w for family in (
+        gemm, convolution, tensors, overhead, training, inference) for w in family.WORKLOADS
 }

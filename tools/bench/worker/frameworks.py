@@ -134,6 +134,10 @@ class Torch(NumPy):
         tensor = self.f.from_numpy(array)
         return tensor if dtype is None else tensor.to(getattr(self.f, dtype))
 
+    def module(self, model: Any) -> Any:
+        """What runs the forward pass of a module."""
+        return model
+
     def numpy(self, result: Any) -> np.ndarray:
         tensor = result.detach()
         return (tensor.float() if tensor.dtype == self.f.bfloat16 else tensor).numpy()
@@ -152,6 +156,9 @@ class TorchCompile(Torch):
 
     def compiled(self, function: Callable, carry: int = 0) -> Callable:
         return self.f.compile(super().compiled(function, carry), dynamic=False)
+
+    def module(self, model: Any) -> Any:
+        return self.f.compile(model, dynamic=False)
 
 
 class TensorFlow(NumPy):
