@@ -2,9 +2,11 @@
 
 A key is a uint32 array of two words. Bits are Threefry-2x32 of the element's index, so a draw is
 elementwise: it fuses with its reader, may be sharded, and element i does not depend on the shape's
-other elements. Streams are those of JAX; `philox` has those of TensorFlow.
+other elements. Streams are those of JAX; `philox` has those of TensorFlow. `Generator` keeps a key that
+moves on with each draw.
 """
 
+from . import philox
 from .continuous import (
     cauchy,
     double_sided_maxwell,
@@ -36,6 +38,7 @@ from .discrete import (
     randint,
     shuffle,
 )
+from .generator import Generator, default_generator, seed
 from .rejection import (
     ball,
     beta,
@@ -53,10 +56,11 @@ from .rejection import (
 from .threefry import PRNGKey, bits, fold_in, key, split
 
 __all__ = [
-    "PRNGKey", "ball", "bernoulli", "beta", "binomial", "bits", "categorical", "cauchy", "chisquare",
-    "choice", "dirichlet", "double_sided_maxwell", "dropout_mask", "exponential", "f", "fold_in",
-    "gamma", "generalized_normal", "geometric", "gumbel", "key", "laplace", "loggamma", "logistic",
-    "lognormal", "maxwell", "multinomial", "multivariate_normal", "normal", "orthogonal", "pareto",
-    "permutation", "poisson", "rademacher", "randint", "rayleigh", "shuffle", "split", "t",
-    "triangular", "truncated_normal", "uniform", "wald", "weibull_min",
+    "Generator", "PRNGKey", "ball", "bernoulli", "beta", "binomial", "bits", "categorical",
+    "cauchy", "chisquare", "choice", "default_generator", "dirichlet", "double_sided_maxwell",
+    "dropout_mask", "exponential", "f", "fold_in", "gamma", "generalized_normal", "geometric",
+    "gumbel", "key", "laplace", "loggamma", "logistic", "lognormal", "maxwell", "multinomial",
+    "multivariate_normal", "normal", "orthogonal", "pareto", "permutation", "philox", "poisson",
+    "rademacher", "randint", "rayleigh", "seed", "shuffle", "split", "t", "triangular",
+    "truncated_normal", "uniform", "wald", "weibull_min",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 from .. import numpy as tnp
 from ..errors import OpError, user_location
 from ..ir.dims import Extent
-from ..ir.dtypes import I32
+from ..ir.dtypes import I32, DType
 from ..numpy.promote import (
     ArrayLike,
     Value,
@@ -20,6 +20,7 @@ from ..numpy.promote import (
     dtype_argument,
     dtype_of,
     floating,
+    normalize_axis,
     to_dtype,
 )
 from ..trace.core import Array
@@ -35,20 +36,33 @@ def bernoulli(key: ArrayLike, p: ArrayLike = 0.5, shape=None) -> Value:
 
 
 def randint(key: ArrayLike, shape, minval: ArrayLike, maxval: ArrayLike, dtype=I32) -> Value:
-    """Uniform integers in [minval, maxval)."""
+    """Uniform integers in [minval, maxval), `minval` where that is empty.
+
+    Python bounds beyond those of `dtype` are its own: `randint(key, shape, -128, 128, "int8")` draws
+    every int8.
+    """
     dtype, shape = dtype_argument(dtype), as_shape(shape)
     if not dtype.is_integer:
         raise OpError(f"randint needs an integer dtype, got {dtype}", user_location())
     unsigned = UNSIGNED[max(32, dtype.bits)]
-    low, high = to_dtype(minval, dtype), to_dtype(maxval, dtype)
+    (low, _), (high, beyond) = (_within(v, dtype) for v in (minval, maxval))
     keys = split(key)
     upper, lower = (bits(keys[i], shape, unsigned) for i in range(2))
-    span = tnp.where(high <= low, 1, convert(high, unsigned) - convert(low, unsigned))
+    span = convert(high, unsigned) - convert(low, unsigned) + unsigned.numpy.type(beyond)
+    span = tnp.where(high <= low, 1, span)
     # upper * 2**bits + lower, modulo span, without a type twice as wide.
     half = Array(np.asarray(2 ** (unsigned.bits // 2), unsigned.numpy)) % span
     multiplier = half * half % span
     offset = (upper % span * multiplier + lower % span) % span
     return low + convert(offset, dtype)
+
+
+def _within(bound: ArrayLike, dtype: DType) -> tuple[Value, bool]:
+    """A bound of integers, and whether it was above the largest of the type, which it then is."""
+    if not isinstance(bound, (int, np.integer)):
+        return to_dtype(bound, dtype), False
+    limits = np.iinfo(dtype.numpy)
+    return to_dtype(min(max(int(bound), limits.min), limits.max), dtype), int(bound) > limits.max
 
 
 def categorical(key: ArrayLike, logits: ArrayLike, axis: int = -1, shape=None,
@@ -85,11 +99,21 @@ def geometric(key: ArrayLike, p: ArrayLike, shape=None, dtype=I32) -> Value:
     return convert(tnp.floor(logarithm / tnp.log1p(-p)) + 1, dtype_argument(dtype))
 
 
-def permutation(key: ArrayLike, x: int | ArrayLike, axis: int = 0) -> Value:
-    """0 ... x-1 in random order (an int), or `x` with its slices along `axis` in random order."""
+def permutation(key: ArrayLike, x: int | ArrayLike, axis: int = 0,
+                independent: bool = False) -> Value:
+    """0 ... x-1 in random order (an int), or `x` with its slices along `axis` in random order.
+
+    `independent`: each line along `axis` in an order of its own.
+    """
     if isinstance(x, (int, np.integer)):
         return _shuffled(key, tnp.arange(int(x)))
     x = asarray(x)
+    if not x.shape:
+        raise OpError("permutation needs an int or an array of at least one dim, got a scalar array;"
+                      " int() it", user_location())
+    axis = normalize_axis(axis, len(x.shape))
+    if independent:
+        return _shuffled(key, x, axis)
     if len(x.shape) == 1:
         return _shuffled(key, x)
     return tnp.take(x, _shuffled(key, tnp.arange(x.shape[axis])), axis)
@@ -98,26 +122,35 @@ def permutation(key: ArrayLike, x: int | ArrayLike, axis: int = 0) -> Value:
 shuffle = permutation
 
 
-def _shuffled(key: ArrayLike, x: Value) -> Value:
+def _shuffled(key: ArrayLike, x: Value, axis: int = 0) -> Value:
     """Sorted by random words, often enough that equal words do not matter."""
-    size = x.shape[0]
+    size = math.prod(x.shape)
     if not isinstance(size, int):
-        raise OpError(f"cannot shuffle along the symbolic dim `{size}`; fix its size",
+        raise OpError(f"cannot shuffle along a symbolic dim of {x.shape}; fix its size",
                       user_location())
     rounds = math.ceil(3 * math.log(max(1, size)) / math.log(2**32 - 1))
     for _ in range(rounds):
         keys = split(key)
         key = keys[0]
-        x = tnp.take(x, tnp.argsort(bits(keys[1], (size,))), 0)
+        x = tnp.take_along_axis(x, tnp.argsort(bits(keys[1], x.shape), axis), axis)
     return x
 
 
 def choice(key: ArrayLike, x: int | ArrayLike, shape=(), replace: bool = True,
-           p: ArrayLike | None = None) -> Value:
-    """Elements of `x` along its first axis (or of 0 ... x-1), with probabilities `p` if given."""
+           p: ArrayLike | None = None, axis: int = 0) -> Value:
+    """Slices of `x` along `axis` (or of 0 ... x-1), with probabilities `p` if given.
+
+    The dims of `shape` stand where `axis` was. `OpError` if there are too few to choose from.
+    """
     x = tnp.arange(int(x)) if isinstance(x, (int, np.integer)) else asarray(x)
-    shape, size = as_shape(shape), x.shape[0]
-    count = math.prod(shape)
+    if not x.shape:
+        raise OpError("choice needs an int or an array of at least one dim, got a scalar array; int()"
+                      " it", user_location())
+    axis, shape = normalize_axis(axis, len(x.shape)), as_shape(shape)
+    size, count = x.shape[axis], math.prod(shape)
+    if size == 0 and count:
+        raise OpError(f"cannot choose from the {x.shape[axis]} elements of an empty axis",
+                      user_location())
     if not replace and count > size:
         raise OpError(f"cannot choose {count} of {size} without replacement", user_location())
     if p is not None:
@@ -125,11 +158,12 @@ def choice(key: ArrayLike, x: int | ArrayLike, shape=(), replace: bool = True,
         if p.shape != (size,):
             raise OpError(f"choice needs a probability for each of {size} elements, got an array of"
                           f" shape {p.shape}", user_location())
-        return tnp.reshape(tnp.take(x, _weighted(key, p, shape, count, replace), 0),
-                           shape + x.shape[1:])
-    if replace:
-        return tnp.take(x, randint(key, shape, 0, size), 0)
-    return tnp.reshape(permutation(key, x)[:count], shape + x.shape[1:])
+        places = tnp.reshape(_weighted(key, p, shape, count, replace), shape)
+    elif replace:
+        places = randint(key, shape, 0, size)
+    else:
+        places = tnp.reshape(_shuffled(key, tnp.arange(size))[:count], shape)
+    return tnp.take(x, places, axis)
 
 
 def _weighted(key: ArrayLike, p: Value, shape: tuple, count: int, replace: bool) -> Value:

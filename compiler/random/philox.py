@@ -218,8 +218,9 @@ def _rows(own: Value, first: Value, kind: DType, width: int) -> Value:
 
     def more(block: Value, count: Value, kept: Value) -> list[Value]:
         words = _blocks(own, first + block)
-        drawn = _gauss(_whole(*words[:2]), _whole(*words[2:]), kind) if kind is F64 else (
-            *_gauss(*words[:2], kind), *_gauss(*words[2:], kind))
+        if kind is F64:
+            words = [_whole(words[0], words[1]), _whole(words[2], words[3])]
+        drawn = [x for i in range(0, len(words), 2) for x in _gauss(words[i], words[i + 1], kind)]
         for x in drawn:
             fits = (tnp.abs(x) < 2) & (count < width)
             kept = tnp.where((place == count[:, None]) & fits[:, None], x[:, None], kept)

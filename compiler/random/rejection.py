@@ -12,12 +12,13 @@ from collections.abc import Callable
 import numpy as np
 
 from .. import numpy as tnp
-from ..errors import UnsupportedError, user_location
-from ..ir.dtypes import F32, I32, DType
+from ..errors import OpError, user_location
+from ..ir.dtypes import F32, F64, I32, DType
 from ..numpy.promote import (
     ArrayLike,
     Value,
     asarray,
+    broadcast_shapes,
     broadcast_to,
     convert,
     dtype_argument,
@@ -27,6 +28,7 @@ from ..numpy.promote import (
 )
 from ..trace.core import bind, current_graph, trace_region
 from ..trace.custom import custom_jvp
+from ..trace.jit import jit
 from .continuous import (
     drawn_dtype,
     exponential,
@@ -40,7 +42,7 @@ from .continuous import (
     unit_of,
 )
 from .gaussian import normal_of
-from .threefry import Lanes, split
+from .threefry import LOOP_PIECE, Lanes, in_pieces, split
 
 State = list[Value]
 
@@ -62,7 +64,8 @@ def loop(condition: Callable[..., Value], body: Callable[..., State], state: Sta
 def gamma(key: ArrayLike, alpha: ArrayLike, shape=None, dtype=F32) -> Value:
     """Gamma floats of shape parameter `alpha` and rate 1 (Marsaglia and Tsang, 2000).
 
-    They have no derivative with respect to `alpha`: asking for one raises `UnsupportedError`.
+    Their derivative with respect to `alpha` is that of the inverse distribution function at the drawn
+    probability (Figurnov, Mohamed and Mnih, 2018).
     """
     return _gamma(key, alpha, shape, dtype, in_logarithms=False)
 
@@ -76,33 +79,65 @@ def _gamma(key: ArrayLike, alpha: ArrayLike, shape, dtype, in_logarithms: bool) 
     dtype = float_dtype(dtype)
     alpha = to_dtype(alpha, dtype)
     shape = shape_of(shape, alpha)
-    return _no_derivative(lambda k, a: _gamma_lanes(k, a, dtype, in_logarithms), asarray(key),
-                          broadcast_to(alpha, shape), "gamma")
+    return _DRAWN[in_logarithms](asarray(key), broadcast_to(alpha, shape))
 
 
-def _no_derivative(sampler: Callable[..., Value], key: Value, parameter: Value, name: str) -> Value:
-    """`sampler(key, parameter)`, whose derivative is refused: a zero would be wrong."""
-    sampled = custom_jvp(sampler)
+def _gamma_of(key: Value, alpha: Value, in_logarithms: bool) -> Value:
+    lanes = Lanes.of(key, alpha.shape)
+    return in_pieces(_LANES[in_logarithms], *lanes.words, alpha, piece=LOOP_PIECE)
 
-    def refuse(primals, tangents):
+
+def _derivative(sample: Value, alpha: Value, in_logarithms: bool) -> Value:
+    """d sample / d alpha = -(dP/d alpha) / (dP/dx) of the distribution function P(alpha, x).
+
+    P is a power, which cancels, times the sum of the positive terms x**k / ((alpha+1) ... (alpha+k)).
+    In f64: the bracket loses digits where x is far above alpha.
+    """
+    dtype = dtype_of(sample)
+    sample, alpha = convert(sample, F64), convert(alpha, F64)
+    x = tnp.exp(sample) if in_logarithms else sample
+    logarithm = sample if in_logarithms else tnp.log(tnp.where(x > 0, x, 1))
+
+    def more(k: Value, term: Value, inverses: Value, total: Value, slope: Value) -> State:
+        term, inverses = term * x / (alpha + k), inverses + 1 / (alpha + k)
+        return [k + 1, term, inverses, total + term, slope - term * inverses]
+
+    def open_(k: Value, term: Value, inverses: Value, total: Value, slope: Value) -> Value:
+        return (k < 2) | tnp.any((term * inverses > 1e-17 * total) & (term < 1e280))
+
+    one = tnp.ones(x.shape, F64)
+    _, _, _, total, slope = loop(open_, more, [number(1, F64), one, one - 1, one, one - 1])
+    bracket = total * (logarithm - tnp.digamma(alpha + 1)) + slope
+    found = -bracket / alpha * (1 if in_logarithms else x)
+    return convert(found if in_logarithms else tnp.where(x > 0, found, 0), dtype)
+
+
+def _differentiable(in_logarithms: bool) -> Callable[[Value, Value], Value]:
+    def draw(key: Value, alpha: Value) -> Value:
+        return _gamma_of(key, alpha, in_logarithms)
+
+    def rule(primals, tangents):
+        sample = draw(*primals)
         if tangents[1] is None:
-            return sampler(*primals), None
-        raise UnsupportedError(
-            f"random.{name} has no derivative with respect to its parameter; apply stop_gradient to"
-            " it", user_location())
+            return sample, None
+        return sample, _derivative(sample, primals[1], in_logarithms) * tangents[1]
 
-    sampled.defjvp(refuse)
-    return sampled(key, parameter)
+    drawn = custom_jvp(draw)
+    drawn.defjvp(rule)
+    return drawn
 
 
-def _gamma_lanes(key: Value, alpha: Value, dtype: DType, in_logarithms: bool) -> Value:
-    shape = alpha.shape
+_DRAWN = {flag: _differentiable(flag) for flag in (False, True)}
+
+
+def _gamma_lanes(first: Value, second: Value, alpha: Value, in_logarithms: bool) -> Value:
+    shape, dtype = alpha.shape, dtype_of(alpha)
     # Below 1: gamma(alpha) = gamma(alpha + 1) * u**(1 / alpha).
     boosted = alpha < 1
     third = number(1 / 3, dtype)
     d = tnp.where(boosted, alpha + 1, alpha) - third
     c = third / tnp.sqrt(d)
-    lanes, last = Lanes.of(key, shape).split(2)
+    lanes, last = Lanes(first, second).split(2)
 
     def unit(own: Lanes) -> Value:
         return unit_of(own.bits(drawn_dtype(dtype)), dtype)
@@ -149,6 +184,10 @@ def _gamma_lanes(key: Value, alpha: Value, dtype: DType, in_logarithms: bool) ->
         boost = tnp.where(boosted & (logarithm != 0), logarithm * (1 / alpha), 0)
         return tnp.log(d) + tnp.log(cube) + boost
     return d * cube * tnp.where(boosted, tnp.power(1 - unit(last), 1 / alpha), 1)
+
+
+_LANES = {flag: jit(lambda first, second, alpha, flag=flag: _gamma_lanes(first, second, alpha, flag))
+          for flag in (False, True)}
 
 
 def beta(key: ArrayLike, a: ArrayLike, b: ArrayLike, shape=None, dtype=F32) -> Value:
@@ -360,10 +399,18 @@ def binomial_proposals(n: Value, q: Value) -> Callable[[Value, Value], tuple[Val
 
 
 def multinomial(key: ArrayLike, n: ArrayLike, p: ArrayLike, shape=None, dtype=F32) -> Value:
-    """How often each of the outcomes along the last axis of `p` comes in `n` trials, as floats."""
+    """How often each of the outcomes along the last axis of `p` comes in `n` trials, as floats.
+
+    `shape` is that of the result: it ends with the number of outcomes.
+    """
     dtype = float_dtype(dtype)
-    p = floating(p)
-    shape = p.shape if shape is None else (*shape_of(shape), p.shape[-1])
+    p, n = floating(p), asarray(n)
+    if shape is None:
+        shape = (*broadcast_shapes(n.shape, p.shape[:-1]), p.shape[-1])
+    shape = shape_of(shape)
+    if shape[-1:] != p.shape[-1:]:
+        raise OpError(f"multinomial: the shape {shape} does not end with {p.shape[-1]}, the number of"
+                      " outcomes", user_location())
     p = broadcast_to(p, shape)
     remaining = broadcast_to(to_dtype(n, dtype_of(p)), shape[:-1])
     after = tnp.flip(tnp.cumsum(tnp.flip(p, -1), -1), -1)
