@@ -183,8 +183,9 @@ def _format(dtype: np.dtype):
 
 def measure(name: str, dtype: str, arguments: tuple[np.ndarray, ...],
             engine: str = "compiler", in_order: bool = False) -> Worst:
-    """The worst error of a function on arguments; `in_order`: these are of one sign and sorted."""
+    """The worst error of a function on arguments; `in_order`: those of each sign are sorted."""
     subject = SUBJECTS[name]
+    in_order &= bool(np.signbit(arguments[0][0]) == np.signbit(arguments[0][-1]))
     found = np.asarray(_program(subject.op, dtype, arguments[0].size, engine)(*arguments)[0])
     with np.errstate(all="ignore"):
         if dtype == "f64" or subject.wide is None:
