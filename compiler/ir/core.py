@@ -147,7 +147,7 @@ class Value:
 
 
 class Op:
-    """One operation. `attributes` hold Python values; see `ops.declare.Attribute` for the kinds."""
+    """One operation. `attributes` hold Python values; `ir.attributes.KINDS` has their kinds."""
 
     __slots__ = ("definition", "operands", "attributes", "regions", "results", "location")
 
@@ -301,3 +301,21 @@ def uses(block: Block) -> dict[Value, list[Op]]:
             for value in region.returns:
                 table.setdefault(value, []).append(op)
     return table
+
+
+def free_values(block: Block) -> list[Value]:
+    """Values used in `block` (or its inner regions) that are defined outside it, in order."""
+    defined: set[Value] = set()
+    free: dict[Value, None] = {}
+
+    def visit(b: Block):
+        defined.update(b.arguments)
+        for op in b.ops:
+            free.update((o, None) for o in op.operands if o not in defined)
+            for region in op.regions:
+                visit(region)
+            defined.update(op.results)
+        free.update((r, None) for r in b.returns if r not in defined)
+
+    visit(block)
+    return list(free)

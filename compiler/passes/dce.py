@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ..ir.core import Function, Value
+from ..ir.core import Function, Value, free_values
 from ..ir.rewrite import Rewriter
-from ..trace.core import free_values
 
 
 def dce(function: Function, target=None) -> Function:

@@ -8,11 +8,10 @@ twice. What the plan does for free (reshapes, leading slices, large constants) s
 from __future__ import annotations
 
 from ..codegen.emitter import is_splat
-from ..ir.core import Block, Function, Op, Value
+from ..ir.core import Block, Function, Op, Value, free_values
 from ..ir.rewrite import Rewriter
 from ..ops.declare import definition
 from ..ops.reduction import combiner
-from ..trace.core import free_values
 from .regions import CONTROL
 
 # LLVM's time grows faster than the block; the largest useful bodies (Threefry) have about 130.

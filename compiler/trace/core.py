@@ -7,217 +7,21 @@ function (`trace`) and bind its ops again in another way (`replay`, `grad`).
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..errors import NanError, OpError, TfnError, TraceError, user_location
-from ..ir.core import Block, Function, Location, Op, TensorType, Value
-from ..ir.dims import Dim, Extent
-from ..ir.dtypes import DType, as_dtype
+from ..errors import NanError, OpError, TfnError, user_location
+from ..ir.core import Block, Function, Location, Op, TensorType, Value, free_values
 from ..ops.declare import OpDefinition, definition
 from ..ops.host import CHECKS, holds, message
+from .scope import current_graph, current_location, eager, graphs, located
+from .values import Array, Operators, Tracer, as_array, leaked, shown
 
 # A concrete result up to this size is evaluated during tracing (and becomes a constant); a larger
 # one is recorded, so that `zeros((4096, 4096))` inside `jit` is not a 64 MB constant.
 _EAGER_IN_TRACE = 1024
-
-
-class Operators:
-    """Operators and methods shared by `Array` and `Tracer`; `compiler.numpy` fills them in."""
-
-    __slots__ = ()
-    __array_priority__ = 1000
-
-    shape: tuple[Extent, ...]
-    dtype: Any
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    def __len__(self):
-        if not self.shape:
-            raise TypeError("a 0-d array has no length")
-        return self.shape[0] if isinstance(self.shape[0], int) else self.shape[0].__index__()
-
-
-class Array(Operators):
-    """A concrete, immutable n-dimensional array. `np.asarray(a)` views it without a copy."""
-
-    __slots__ = ("_data", "__weakref__")
-
-    def __init__(self, data: np.ndarray):
-        self._data = data
-
-    @property
-    def type(self) -> TensorType:
-        return TensorType(self._data.shape, as_dtype(self._data.dtype))
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self._data.shape
-
-    @property
-    def dtype(self) -> np.dtype:  # type: ignore[override]
-        return self._data.dtype
-
-    @property
-    def size(self) -> int:
-        return self._data.size
-
-    @property
-    def nbytes(self) -> int:
-        return self._data.nbytes
-
-    def numpy(self) -> np.ndarray:
-        """The values as a read-only NumPy array (no copy)."""
-        view = self._data.view()
-        view.flags.writeable = False
-        return view
-
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        if copy:
-            return np.array(self._data, dtype=dtype)
-        view = self.numpy()
-        return view if dtype is None else view.astype(dtype, copy=False)
-
-    def item(self, *index):
-        return self._data.item(*index)
-
-    def tolist(self):
-        return self._data.tolist()
-
-    def __bool__(self):
-        return bool(self._data)
-
-    def __int__(self):
-        return int(self._data)
-
-    def __float__(self):
-        return float(self._data)
-
-    def __complex__(self):
-        return complex(self._data)
-
-    def __index__(self):
-        return self._data.__index__()
-
-    def __format__(self, spec):
-        return format(self._data.item() if self._data.ndim == 0 and spec else self._data, spec)
-
-    def __repr__(self):
-        body = np.array2string(self._data, separator=", ", prefix="Array(")
-        return f"Array({body}, dtype={self._data.dtype})"
-
-    def __reduce__(self):
-        return (Array, (self._data,))
-
-    def __deepcopy__(self, memo):
-        return self
-
-
-_NO_BRANCH = ("Use where() to choose between values, cond, while_loop or scan for what runs, or make"
-              " the argument it depends on static (jit's static_argnums)")
-_NO_NUMBER = ("Keep it an array: tfn.numpy computes with it, astype() changes its dtype,"
-              " tfn.debug.print shows it when the program runs; where only a Python number will do,"
-              " make the argument it depends on static (jit's static_argnums)")
-_NO_INDEX = ("Index an array instead of a list (asarray(list)[i]), loop with fori_loop or scan, and"
-             " slice with a fixed size; a shape or an axis must be a Python int (jit's"
-             " static_argnums)")
-_NO_NUMPY = ("Use the function of that name in tfn.numpy instead of NumPy's, or"
-             " tfn.debug.pure_callback to call NumPy when the program runs")
-
-
-def leaked(tracer: Tracer) -> TraceError:
-    """The error for a value used after (or beside) the trace that it belongs to."""
-    return TraceError(
-        f"{tracer!r} leaked out of the function that was traced at {tracer.graph.location}; return"
-        " it from that function instead of storing it in a global, an attribute or a list",
-        user_location(), tracer.origin())
-
-
-class Tracer(Operators):
-    """A value that stands for an array while a function is traced."""
-
-    __slots__ = ("value", "graph", "__weakref__")
-
-    def __init__(self, value: Value, graph: Graph):
-        self.value = value
-        self.graph = graph
-
-    @property
-    def type(self) -> TensorType:
-        return self.value.type
-
-    @property
-    def shape(self) -> tuple[Extent, ...]:  # type: ignore[override]
-        return self.value.type.shape
-
-    @property
-    def dtype(self) -> np.dtype:  # type: ignore[override]
-        return self.value.type.dtype.numpy
-
-    @property
-    def size(self) -> Extent:
-        return self.value.type.size
-
-    def origin(self) -> tuple[str, Location] | None:
-        """Where the value was made, or the function traced that it is an argument of: `related` of
-        an error about it."""
-        if self.value.op is None:
-            words = f"it is argument {self.value.index} of the function traced"
-            return (words, self.graph.location) if self.graph.location else None
-        return ("it was made", self.value.op.location) if self.value.op.location else None
-
-    def _no_value(self, what: str, remedy: str) -> TraceError:
-        if self.graph not in _stack():
-            return leaked(self)
-        return TraceError(
-            f"{what} needs the value of {self!r}, which is not known while the function is traced."
-            f" {remedy}, or keep this part outside jit (run_eagerly=True in Keras)",
-            user_location(), self.origin())
-
-    def __bool__(self):
-        raise self._no_value("bool(), as in `if`, `while`, `and`, `or`, `not`, `in`", _NO_BRANCH)
-
-    def __int__(self):
-        raise self._no_value("int()", _NO_NUMBER)
-
-    def __float__(self):
-        raise self._no_value("float()", _NO_NUMBER)
-
-    def __complex__(self):
-        raise self._no_value("complex()", _NO_NUMBER)
-
-    def __index__(self):
-        raise self._no_value("use as a Python index, in a range or as a shape", _NO_INDEX)
-
-    def __array__(self, dtype=None, copy=None):
-        raise self._no_value("conversion to a NumPy array", _NO_NUMPY)
-
-    def numpy(self):
-        raise self._no_value("numpy()", _NO_NUMPY)
-
-    def item(self, *index):
-        raise self._no_value("item()", _NO_NUMBER)
-
-    def tolist(self):
-        raise self._no_value("tolist()", _NO_NUMBER)
-
-    def __format__(self, spec):
-        if not spec:
-            return repr(self)
-        raise self._no_value(f"formatting with {spec!r}", "Print it with tfn.debug.print when the"
-                             " program runs")
-
-    def __repr__(self):
-        return f"Tracer({self.value.type})"
-
-    def __deepcopy__(self, memo):
-        return self
 
 
 class Graph:
@@ -282,83 +86,11 @@ class Graph:
         return [Tracer(v, self) for v in node.results]
 
     def __enter__(self) -> Graph:
-        _stack().append(self)
+        graphs().append(self)
         return self
 
     def __exit__(self, *_):
-        _stack().pop()
-
-
-_STATE = threading.local()
-
-
-def _stack() -> list[Graph]:
-    try:
-        return _STATE.graphs
-    except AttributeError:
-        _STATE.graphs = []
-        return _STATE.graphs
-
-
-class located:
-    """Context in which recorded ops belong to the user's line `location`: ops bound on behalf of an
-    earlier one keep its place. None changes nothing; `afresh` forgets the place while a function of
-    the user's runs, whose own lines count."""
-
-    def __init__(self, location: Location | None, afresh: bool = False):
-        self.location = location
-        self.afresh = afresh
-
-    def __enter__(self):
-        self._saved = getattr(_STATE, "location", None)
-        _STATE.location = None if self.afresh else self.location or self._saved
-
-    def __exit__(self, *_):
-        _STATE.location = self._saved
-
-
-def current_location() -> Location | None:
-    """The user's line that recorded ops belong to."""
-    return getattr(_STATE, "location", None) or user_location()
-
-
-def current_graph() -> Graph | None:
-    """The innermost graph being traced in this thread, None when running eagerly."""
-    stack = _stack()
-    return stack[-1] if stack else None
-
-
-class eager:
-    """Context in which concrete operations are evaluated at once, whatever is being traced."""
-
-    def __enter__(self):
-        self._saved = _stack()[:]
-        _stack().clear()
-
-    def __exit__(self, *_):
-        _stack()[:] = self._saved
-
-
-def as_array(value: Any, dtype: DType | None = None) -> Array | Tracer:
-    """`value` as an `Array` (NumPy arrays are viewed, not copied); tracers pass through."""
-    if isinstance(value, (Array, Tracer)):
-        return value
-    try:
-        data = np.asarray(value, dtype=None if dtype is None else dtype.numpy)
-    except ValueError as error:
-        raise OpError(f"{shown(value)} is no array: {error}", user_location()) from None
-    try:
-        as_dtype(data.dtype)
-    except TypeError:
-        raise TraceError(f"{shown(value)} is no array of numbers: NumPy makes {data.dtype} of it",
-                         user_location()) from None
-    return Array(data)
-
-
-def shown(value: Any) -> str:
-    """A Python value in a message: its repr, cut, and its type."""
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+        graphs().pop()
 
 
 def bind(
@@ -493,32 +225,8 @@ def _replay_region(block: Block, environment: Mapping[Value, Any]) -> Block:
     return trace_region(body, [a.type for a in block.arguments])
 
 
-def free_values(block: Block) -> list[Value]:
-    """Values used in `block` (or its inner regions) that are defined outside it, in order."""
-    defined: set[Value] = set()
-    free: dict[Value, None] = {}
-
-    def visit(b: Block):
-        defined.update(b.arguments)
-        for op in b.ops:
-            free.update((o, None) for o in op.operands if o not in defined)
-            for region in op.regions:
-                visit(region)
-            defined.update(op.results)
-        free.update((r, None) for r in b.returns if r not in defined)
-
-    visit(block)
-    return list(free)
-
-
-def dims_of(types: Sequence[TensorType]) -> set[str]:
-    """Names of the symbolic dims that occur in `types`."""
-    return {n for t in types for d in t.shape if isinstance(d, Dim) for n in d.names}
-
-
 __all__ = [
     "Array", "Graph", "Location", "Operators", "Tracer", "as_array", "bind", "conform",
-    "current_graph", "current_location", "dims_of", "eager", "free_values", "located", "replay",
-    "replay_op", "replay_ops",
-    "replay_regions", "trace", "trace_region",
+    "current_graph", "current_location", "eager", "free_values", "located", "replay", "replay_op",
+    "replay_ops", "replay_regions", "shown", "trace", "trace_region",
 ]

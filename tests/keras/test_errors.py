@@ -111,6 +111,13 @@ def test_the_line_of_the_layer(layer, underlined, words, build):
     assert before[carets.index("^"):carets.rindex("^") + 1] == underlined
 
 
+def test_what_stands_for_an_unknown_batch_is_explained():
+    with pytest.raises(ValueError, match="must equal 5") as caught:
+        functional(Product())
+    assert "matmul of (83, 3) and (5, 2)" in str(caught.value)
+    assert "(83 stands for a size that is not known yet)" in str(caught.value)
+
+
 @pytest.mark.parametrize("build", [subclassed, functional])
 def test_a_nan_names_the_line_of_the_layer(build):
     with tfn.debug.check_nans(), pytest.raises(FloatingPointError) as caught:

@@ -15,6 +15,7 @@ from keras.src.backend.common.stateless_scope import StatelessScope, get_statele
 from keras.src.backend.common.symbolic_scope import SymbolicScope
 
 from ....compiler import numpy as tnp
+from ....compiler.errors import TfnError
 from ....compiler.ir.core import TensorType
 from ....compiler.ir.dtypes import as_dtype
 from ....compiler.trace import control
@@ -117,7 +118,12 @@ def _abstract(fn, args, kwargs, size: int):
         tracers = iter(graph.arguments)
         args, kwargs = tree.map_structure(
             lambda x: next(tracers) if isinstance(x, KerasTensor) else x, (args, kwargs))
-        return fn(*args, **kwargs)
+        try:
+            return fn(*args, **kwargs)
+        except TfnError as error:
+            if str(size) in error.message:
+                error.message += f" ({size} stands for a size that is not known yet)"
+            raise
 
 
 def _as_spec(x: Any, again: Any = None) -> Any:
