@@ -70,6 +70,62 @@ def push(function: Callable[..., Sequence[Any]], operands: Sequence[Any], tangen
                      for r, t in zip(results, found, strict=True) if r.type.dtype.is_inexact]
 
 
+def for_batch(batch, function: Function, batched: Sequence[bool], wanted: Sequence[bool] = ()
+              ) -> tuple[Function, list[bool]]:
+    """A function for all examples at once, given which arguments differ between them, and which results
+    do; those `wanted` do in any case."""
+    found: list[bool] = []
+
+    def run(*arguments):
+        results, flags = batch.inline(function, arguments, batched)
+        found[:] = [f or w for f, w in zip(flags, wanted or [False] * len(flags), strict=True)]
+        return [x if f or not w else batch.spread(x)
+                for x, f, w in zip(results, flags, found, strict=True)]
+
+    types = [a.type.with_shape((batch.size, *a.shape)) if b else a.type
+             for a, b in zip(function.arguments, batched, strict=True)]
+    return trace(run, types, function.name)[0], found
+
+
+def rule_for_batch(batch, rule: Callable[..., Sequence[Any]], batched: Sequence[bool],
+                   given: Sequence[Any], wanted: Sequence[bool]) -> list[Any]:
+    """`rule(*given)`, a rule for one example, for all: its results, which have a dim for the examples
+    where `wanted`, and are summed over them elsewhere. None stays None."""
+    from ..trace.axis import named
+    from ..trace.batch import Batch
+    from .reduction import reduce_sum
+
+    present: list[bool] = []
+
+    def flat(*values):
+        made = rule(*values)
+        present[:] = [m is not None for m in made]
+        return [m for m in made if m is not None]
+
+    types = [g.type.with_shape(g.shape[1:]) if b else g.type
+             for g, b in zip(given, batched, strict=True)]
+    with named(batch.name, batch.size):
+        traced, captures = trace(flat, types, "rule")
+    inner = Batch(batch.size, batch.name)
+    results, found = inner.inline(traced, [*given, *captures], [*batched, *[False] * len(captures)])
+    rest = iter(zip(results, found, strict=True))
+    out: list[Any] = []
+    for there, want in zip(present, wanted, strict=True):
+        if not there:
+            out.append(None)
+            continue
+        x, flag = next(rest)
+        whole = batch.spread(x, flag)
+        out.append(whole if want else reduce_sum(whole, (0,)))
+    return out
+
+
+def _bound(op, results: Any, batched: Sequence[bool]) -> list[Any]:
+    from .control import shared_unless
+
+    return shared_unless(_list(results), batched)
+
+
 class _Functional(OpDefinition):
     def factors(op):
         return Factors([(None,) * len(v.shape) for v in op.operands],
@@ -104,6 +160,15 @@ class Switch(_Functional):
             return [None] * len(operands)
         found = _list(bind("tfn.switch", index, *rest, *seeds, branches=branches))
         return [None, *_spread(found, rest)]
+
+    def batch(op, operands, batched, batch):
+        if batched[0]:
+            return batch.expand(op, operands, batched)
+        branches = op.attributes["branches"]
+        columns = zip(*(for_batch(batch, b, batched[1:])[1] for b in branches), strict=True)
+        wanted = [any(c) for c in columns]
+        made = tuple(for_batch(batch, b, batched[1:], wanted)[0] for b in branches)
+        return _bound(op, bind("tfn.switch", *operands, branches=made), wanted)
 
     def jvp(tangents, op, operands, results):
         index, *rest = operands
@@ -259,6 +324,26 @@ class Scan(_Functional):
         return [*_spread(found[m:m + g], constants), *_spread(found[:m], carry),
                 *_spread(found[m + g:], inputs)]
 
+    def batch(op, operands, batched, batch):
+        from ..trace.batch import move
+
+        a = op.attributes
+        n, k, body = a["constants"], a["carries"], a["body"]
+        constant, carry, row = batched[:n], list(batched[n:n + k]), batched[n + k:]
+        while True:
+            _, found = for_batch(batch, body, [*constant, *carry, *row])
+            grown = [b or f for b, f in zip(carry, found[:k], strict=True)]
+            if grown == carry:
+                break
+            carry = grown
+        made, found = for_batch(batch, body, [*constant, *carry, *row], [*carry, *found[k:]])
+        state = [batch.spread(x, b) if c else x for x, b, c
+                 in zip(operands[n:n + k], batched[n:n + k], carry, strict=True)]
+        rows = [move(x, 0, 1) if b else x for x, b in zip(operands[n + k:], row, strict=True)]
+        results = _list(bind("tfn.scan", *operands[:n], *state, *rows, **{**a, "body": made}))
+        outputs = [move(y, 1, 0) if f else y for y, f in zip(results[k:], found[k:], strict=True)]
+        return _bound(op, [*results[:k], *outputs], found)
+
     def jvp(tangents, op, operands, results):
         a = op.attributes
         n, k = a["constants"], a["carries"]
@@ -316,6 +401,17 @@ class CustomVjp(_Applied):
                  for ct, r in zip(cotangents, results, strict=True)]
         return op.attributes["backward"](operands, seeds)
 
+    def batch(op, operands, batched, batch):
+        function, found = for_batch(batch, op.attributes["function"], batched)
+        count = len(operands)
+
+        def backward(given, cotangents):
+            return rule_for_batch(
+                batch, lambda *v: op.attributes["backward"](v[:count], v[count:]),
+                [*batched, *found], [*given, *cotangents], batched)
+
+        return _bound(op, bind(op.definition, *operands, function=function, backward=backward), found)
+
 
 @op("tfn.custom_jvp")
 class CustomJvp(_Applied):
@@ -333,6 +429,17 @@ class CustomJvp(_Applied):
             return op.attributes["forward"](operands, tangents)
 
         return transposed_jvp(rule, cotangents, op, operands, results)
+
+    def batch(op, operands, batched, batch):
+        function, found = for_batch(batch, op.attributes["function"], batched)
+        count = len(operands)
+
+        def forward(given, tangents):
+            return rule_for_batch(
+                batch, lambda *v: op.attributes["forward"](v[:count], v[count:]),
+                [*batched, *batched], [*given, *tangents], found)
+
+        return _bound(op, bind(op.definition, *operands, function=function, forward=forward), found)
 
 
 def transposed_jvp(rule: Callable[..., Sequence[Any]], cotangents, op, operands, results) -> list[Any]:
@@ -352,14 +459,26 @@ def transposed_jvp(rule: Callable[..., Sequence[Any]], cotangents, op, operands,
 
 @op("tfn.checkpoint")
 class Checkpoint(_Applied):
-    """A function whose intermediate values are computed again for its derivative, not kept."""
+    """A function whose intermediate values are computed again for its derivative, but for its last
+    `kept` results, which are kept."""
 
-    attributes = {"function": "opaque"}
+    attributes = {"function": "opaque", "kept": "opaque"}
 
     def vjp(cotangents, op, operands, results):
-        seeds = _seeds(cotangents, results)
+        from ..trace.grad import Pullback
+
+        function, count = op.attributes["function"], len(results) - op.attributes["kept"]
+        wanted = [i for i, o in enumerate(operands) if o.type.dtype.is_inexact]
+        seeds = [ct for ct in cotangents[:count] if ct is not None]
         # Behind a barrier the second computation is not recognised as the first.
         fresh = _list(bind("stablehlo.optimization_barrier", *operands, *seeds))
-        function = op.attributes["function"]
-        found = pull(lambda *x: replay(function, x), fresh[: len(operands)], fresh[len(operands):])
-        return _spread(found, operands)
+        rest = iter(fresh[len(operands):])
+        given = [None if ct is None else next(rest) for ct in cotangents[:count]]
+        known = dict(zip(function.returns[count:], results[count:], strict=True))
+        back = Pullback(function, fresh[: len(operands)], wanted, known)
+        return _spread(back([*given, *[None] * op.attributes["kept"]]), operands)
+
+    def batch(op, operands, batched, batch):
+        function, found = for_batch(batch, op.attributes["function"], batched)
+        return _bound(op, bind("tfn.checkpoint", *operands, function=function,
+                               kept=op.attributes["kept"]), found)

@@ -182,6 +182,87 @@ def scan(function: Callable[[Any, Any], tuple[Any, Any]], initial: Any, xs: Any 
             tree.unflatten(outs[-1], found[len(state):]))
 
 
+def map(function: Callable[[Any], Any], xs: Any, batch_size: int | None = None) -> Any:
+    """`function` of each row of `xs`, one after the other: the results stacked. With `batch_size` that
+    many rows at once, by `vmap`."""
+    if batch_size is None:
+        return scan(lambda _, x: (None, function(x)), None, xs)[1]
+    from ..numpy import asarray, concatenate, reshape
+    from .batch import vmap
+
+    rows = [as_leaf(r) for r in tree.leaves(xs)]
+    count = rows[0].shape[0]
+    whole = count // batch_size
+
+    xs = tree.map(asarray, xs)
+
+    def groups(x):
+        return reshape(x[: whole * batch_size], (whole, batch_size, *x.shape[1:]))
+
+    def flat(y):
+        return reshape(y, (whole * batch_size, *y.shape[2:]))
+
+    many = vmap(function)
+    parts = []
+    if whole:
+        parts.append(tree.map(flat, map(many, tree.map(groups, xs))))
+    if count > whole * batch_size:
+        parts.append(many(tree.map(lambda x: x[whole * batch_size:], xs)))
+    return parts[0] if len(parts) == 1 else tree.map(lambda a, b: concatenate([a, b], 0), *parts)
+
+
+def associative_scan(function: Callable[[Any, Any], Any], elems: Any, reverse: bool = False,
+                     axis: int = 0) -> Any:
+    """All prefixes of `elems` along `axis` combined by the associative `function(a, b)`, which takes
+    many at once: in as many steps as the logarithm of the length."""
+    from ..numpy import concatenate, flip
+
+    leaves, structure = tree.flatten(elems)
+    arrays = [as_leaf(leaf) for leaf in leaves]
+    lengths = {a.shape[axis] for a in arrays}
+    if len(lengths) != 1:
+        raise TraceError(f"associative_scan needs one length along axis {axis}, got"
+                         f" {', '.join(str(a.type) for a in arrays)}", user_location())
+
+    def part(xs, start, stop, step=1):
+        return [x[(slice(None),) * (axis % x.ndim) + (slice(start, stop, step),)] for x in xs]
+
+    def combine(a, b):
+        return [as_leaf(leaf) for leaf in tree.leaves(
+            function(tree.unflatten(structure, a), tree.unflatten(structure, b)))]
+
+    def interleave(first, second):
+        """first[0], second[0], first[1], ...: `first` has as many or one more."""
+        n, m = (xs[0].shape[axis] for xs in (first, second))
+        pairs = []
+        for a, b in zip(first, second, strict=True):
+            at = axis % a.ndim
+            shape = list(b.shape)
+            shape[at] = 2 * m
+            both = concatenate([x.reshape((*x.shape[:at + 1], 1, *x.shape[at + 1:]))
+                                for x in (part([a], 0, m)[0], b)], at + 1).reshape(shape)
+            pairs.append(both if n == m else concatenate([both, part([a], m, n)[0]], at))
+        return pairs
+
+    def prefixes(xs):
+        count = xs[0].shape[axis]
+        if count < 2:
+            return xs
+        odd = prefixes(combine(part(xs, 0, count - 1, 2), part(xs, 1, count, 2)))
+        made = odd[0].shape[axis]
+        even = combine(part(odd, 0, made if count % 2 else made - 1), part(xs, 2, count, 2)) \
+            if count > 2 else []
+        first = part(xs, 0, 1)
+        if even:
+            first = [concatenate([a, b], axis) for a, b in zip(first, even, strict=True)]
+        return interleave(first, odd)
+
+    if reverse:
+        arrays = [flip(a, axis) for a in arrays]
+    found = prefixes(arrays)
+    return tree.unflatten(structure, [flip(f, axis) for f in found] if reverse else found)
+
+
 def fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], initial: Any) -> Any:
     """`initial`, then `body(i, value)` for i from `lower` below `upper`. With Python ints as bounds it
     is differentiable in both modes."""

@@ -1,8 +1,9 @@
-"""Functions with derivatives of one's own, and functions that compute anew instead of remembering."""
+"""Functions with derivatives of one's own."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,22 @@ from .core import bind, current_graph, located, replay, trace
 from .jit import as_leaf, trace_tree
 
 
-def _apply(op: str, function: Callable, args: Sequence[Any], rules: Callable[[Any, Any, int], dict]):
+def positional(function: Callable, args: Sequence[Any], kwargs: dict[str, Any]) -> Sequence[Any]:
+    """All arguments by position, as the function's signature has them."""
+    if not kwargs:
+        return args
+    try:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+    except TypeError as error:
+        raise TraceError(f"{names.function_name(function)}: {error}", user_location()) from None
+    bound.apply_defaults()
+    if bound.kwargs:
+        raise TraceError(f"{names.function_name(function)} has keyword-only arguments; a function with"
+                         " a derivative of its own takes them by position", user_location())
+    return bound.args
+
+
+def apply(op: str, function: Callable, args: Sequence[Any], rules: Callable[[Any, Any, int], dict]):
     """`function(*args)` as the op `op`; `rules(structure, result structure, captures)` are its
     attributes beside the function. Captured values become the first operands."""
     leaves, structure = tree.flatten((tuple(args), {}))
@@ -43,7 +59,8 @@ class custom_vjp:
         """Set the rules."""
         self._rules = (forward, backward)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        args = tuple(positional(self.function, args, kwargs))
         if self._rules is None:
             raise TraceError(f"{self.__name__} has no rules yet: call defvjp(forward, backward)",  # type: ignore[attr-defined]
                              user_location())
@@ -69,7 +86,7 @@ class custom_vjp:
 
             return {"backward": pull}
 
-        return _apply("tfn.custom_vjp", lambda *d: self.function(*full(d)), dynamic, rules)
+        return apply("tfn.custom_vjp", lambda *d: self.function(*full(d)), dynamic, rules)
 
     def _residuals(self, pair: Any, result_structure: Any) -> Any:
         """The residuals of what `forward` returns; `TraceError` when it is no (result, residuals)."""
@@ -134,7 +151,29 @@ class custom_jvp:
         self._rule = rule
         return rule
 
-    def __call__(self, *args: Any) -> Any:
+    def defjvps(self, *rules: Callable | None) -> None:
+        """Set a rule for each argument: `rule(tangent, result, *primals)` is its part of the tangent;
+        None for an argument without."""
+        def whole(*given: Any) -> tuple[Any, Any]:
+            *fixed, primals, tangents = given
+            result = self(*self._full(fixed, primals))
+            parts = [rule(t, result, *primals)
+                     for rule, t in zip(rules, tangents, strict=True) if rule is not None]
+            total = parts[0] if parts else tree.map(lambda x: x * 0, result)
+            for part in parts[1:]:
+                total = tree.map(lambda a, b: a + b, total, part)
+            return result, total
+
+        self._rule = whole
+
+    def _full(self, fixed: Sequence[Any], given: Sequence[Any]) -> list[Any]:
+        """All arguments: the nondifferentiable ones and the others, each in its place."""
+        still, rest = iter(fixed), iter(given)
+        return [next(still) if i in self.static else next(rest)
+                for i in range(len(fixed) + len(given))]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        args = tuple(positional(self.function, args, kwargs))
         rule = self._rule
         if rule is None:
             raise TraceError(f"{self.__name__} has no rule yet: decorate one with defjvp",  # type: ignore[attr-defined]
@@ -158,7 +197,7 @@ class custom_jvp:
 
             return {"forward": push}
 
-        return _apply("tfn.custom_jvp", lambda *d: self.function(*full(d)), dynamic, rules)
+        return apply("tfn.custom_jvp", lambda *d: self.function(*full(d)), dynamic, rules)
 
     def _tangents(self, pair: Any, result_structure: Any) -> list[Any]:
         """The leaves of the tangent a rule returns; `TraceError` when it is not like the result."""
@@ -181,15 +220,3 @@ class custom_jvp:
         if wrong:
             raise TraceError(f"{wrong}; a tangent is like the result", user_location())
         return made
-
-
-def checkpoint(function: Callable) -> Callable:
-    """`function`, whose intermediate values are computed again in the backward pass instead of kept."""
-
-    @functools.wraps(function)
-    def rematerialised(*args: Any) -> Any:
-        if current_graph() is None:
-            return function(*args)
-        return _apply("tfn.checkpoint", function, args, lambda *_: {})
-
-    return rematerialised

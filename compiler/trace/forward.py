@@ -17,8 +17,8 @@ from ..ir.core import Block, Function, Op, Value
 from ..ops.control import body_of
 from ..ops.elementwise import Binary, Unary
 from . import names, tree
-from .core import bind, located, replay_op, trace_region
-from .grad import STOPS, vjp
+from .core import bind, located, replay, replay_op, trace, trace_region
+from .grad import STOPS, check_pair, vjp
 from .jit import as_leaf, trace_tree
 
 _FIRST = {"stablehlo.gather": 1, "stablehlo.dynamic_slice": 1, "stablehlo.dynamic_update_slice": 2}
@@ -177,14 +177,30 @@ _REGIONS: dict[str, Callable[..., Any]] = {
 
 # -- what users call ------------------------------------------------------------------------------
 
-def jvp(function: Callable, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+def jvp(function: Callable, primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False
+        ) -> Any:
     """`(function(*primals), tangents of it)`: the derivative along `tangents`, in the structure of the
     result.
 
+    With `has_aux` the function returns `(value, aux)`, and aux, which has no tangent, comes third.
     Raises `OpError` when a tangent has not the shape and dtype of its primal.
     """
     leaves, structure = tree.flatten((tuple(primals), {}))
     arrays = [as_leaf(leaf) for leaf in leaves]
+    given = checked_tangents(structure, arrays, tangents)
+    traced, result_structure, captures = trace_tree(function, structure, [a.type for a in arrays])
+    moving = [t if t.type.dtype.is_inexact else None for t in given]
+    results, found = push_forward(traced, [*arrays, *captures], [*moving, *[None] * len(captures)])
+    out = [_zeros(r) if t is None else t for r, t in zip(results, found, strict=True)]
+    value, tangent = (tree.unflatten(result_structure, r) for r in (results, out))
+    if not has_aux:
+        return value, tangent
+    check_pair(result_structure, function)
+    return value[0], tangent[0], value[1]
+
+
+def checked_tangents(structure, arrays, tangents: Sequence[Any]) -> list[Any]:
+    """The leaves of tangents; `OpError` when they are not like the primals."""
     moves, found_structure = tree.flatten((tuple(tangents), {}))
     given = [as_leaf(leaf) for leaf in moves]
     if found_structure != structure:
@@ -197,68 +213,26 @@ def jvp(function: Callable, primals: Sequence[Any], tangents: Sequence[Any]) -> 
     if wrong:
         raise OpError(f"{wrong}; tangents have the structure, shapes and dtypes of"
                       " primals", user_location())
+    return given
+
+
+def linearize(function: Callable, *primals: Any) -> tuple[Any, Callable[..., Any]]:
+    """`(function(*primals), push)`; `push(*tangents)` is the derivative along them, traced once."""
+    leaves, structure = tree.flatten((primals, {}))
+    arrays = [as_leaf(leaf) for leaf in leaves]
     traced, result_structure, captures = trace_tree(function, structure, [a.type for a in arrays])
-    moving = [t if t.type.dtype.is_inexact else None for t in given]
-    results, found = push_forward(traced, [*arrays, *captures], [*moving, *[None] * len(captures)])
-    out = [_zeros(r) if t is None else t for r, t in zip(results, found, strict=True)]
-    return tree.unflatten(result_structure, results), tree.unflatten(result_structure, out)
+    point = [*arrays, *captures]
+    values: list[Any] = []
 
+    def along(*tangents):
+        given = [t if t.type.dtype.is_inexact else None for t in tangents]
+        values[:], found = push_forward(traced, point, [*given, *[None] * len(captures)])
+        return [_zeros(r) if t is None else t for r, t in zip(values, found, strict=True)]
 
-def _basis(x: Any) -> Any:
-    """Unit vectors of the space of `x`, stacked."""
-    from ..numpy import eye, reshape
+    linear, taken = trace(along, [a.type for a in arrays], "linear")
 
-    size = int(np.prod(x.shape, dtype=np.int64))
-    return reshape(eye(size, dtype=x.dtype), (size, *x.shape))
+    def push(*tangents):
+        given = checked_tangents(structure, arrays, tangents)
+        return tree.unflatten(result_structure, replay(linear, [*given, *taken]))
 
-
-def jacfwd(function: Callable, argnums: int = 0) -> Callable:
-    """The Jacobian by forward mode: the result's dims, then those of argument `argnums` (an array)."""
-    from ..numpy import moveaxis, reshape
-    from .batch import vmap
-
-    def jacobian(*args: Any) -> Any:
-        x = as_leaf(args[argnums])
-
-        def along(direction):
-            _, tangent = jvp(lambda v: function(*args[:argnums], v, *args[argnums + 1:]), (x,),
-                             (direction,))
-            return tangent
-
-        columns = vmap(along)(_basis(x))
-
-        def shaped(c):
-            last = moveaxis(c, 0, -1)
-            return reshape(last, (*last.shape[:-1], *x.shape))
-
-        return tree.map(shaped, columns)
-
-    return jacobian
-
-
-def jacrev(function: Callable, argnums: int = 0) -> Callable:
-    """The Jacobian by reverse mode: the result's dims, then those of argument `argnums` (an array)."""
-    from ..numpy import reshape
-    from .batch import vmap
-
-    def jacobian(*args: Any) -> Any:
-        x = as_leaf(args[argnums])
-        y, pull = vjp(lambda v: function(*args[:argnums], v, *args[argnums + 1:]), x)
-        leaves, structure = tree.flatten(y)
-        found = []
-        for number, leaf in enumerate(leaves):
-            def row(direction, number=number):
-                cotangent = [direction if i == number else _zeros(other)
-                             for i, other in enumerate(leaves)]
-                return pull(tree.unflatten(structure, cotangent))[0]
-
-            rows = vmap(row)(_basis(leaf))
-            found.append(reshape(rows, (*leaf.shape, *x.shape)))
-        return tree.unflatten(structure, found)
-
-    return jacobian
-
-
-def hessian(function: Callable, argnums: int = 0) -> Callable:
-    """Second derivatives of a scalar function: forward over reverse."""
-    return jacfwd(jacrev(function, argnums), argnums)
+    return tree.unflatten(result_structure, replay(traced, point)), push

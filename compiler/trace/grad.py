@@ -7,7 +7,7 @@ other code.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,9 +41,14 @@ def _zeros(value):
 
 
 class Pullback:
-    """Maps cotangents of the results of a function to cotangents of chosen arguments."""
+    """Maps cotangents of the results of a function to cotangents of chosen arguments.
 
-    def __init__(self, function: Function, arguments: Sequence[Any], wanted: Sequence[int]):
+    Ops all of whose results are in `known` are not computed again.
+    """
+
+    def __init__(self, function: Function, arguments: Sequence[Any], wanted: Sequence[int],
+                 known: Mapping[Value, Any] | None = None):
+        self.known = known or {}
         self.function = function
         self.environment: dict[Value, Any] = dict(zip(function.arguments, arguments, strict=True))
         self.wanted = list(wanted)
@@ -71,7 +76,9 @@ class Pullback:
                 active.update(r for r, v in zip(op.results, inner.returns, strict=True)
                               if v in reached)
             else:
-                results = replay_op(op, operands, environment)
+                results = [self.known[r] for r in op.results if r in self.known]
+                if len(results) != len(op.results) or not results:
+                    results = replay_op(op, operands, environment)
                 if live and op.attributes.get("name") not in STOPS:
                     inexact = [r for r in op.results if r.dtype.is_inexact]
                     active.update(inexact)
@@ -152,23 +159,31 @@ def accumulate(found: dict[Value, Any], value: Value, ct: Any) -> None:
     found[value] = ct if previous is None else bind("stablehlo.add", previous, ct)
 
 
-def vjp(function: Callable, *primals: Any) -> tuple[Any, Callable]:
+def vjp(function: Callable, *primals: Any, has_aux: bool = False) -> Any:
     """`(function(*primals), pullback)`; `pullback(cotangent)` gives a tuple of cotangents.
 
-    The cotangent has the structure of the result; each returned one that of its primal.
+    The cotangent has the structure of the result; each returned one that of its primal. With `has_aux`
+    the function returns `(value, aux)`, and aux, which has no cotangent, comes third.
     """
     leaves, structure = tree.flatten((primals, {}))
     arrays = [as_leaf(leaf) for leaf in leaves]
     traced, result_structure, captures = trace_tree(function, structure,
                                                     [a.type for a in arrays])
     pull = Pullback(traced, [*arrays, *captures], range(len(arrays)))
+    value_structure = result_structure
+    if has_aux:
+        check_pair(result_structure, function)
+        value_structure = result_structure.child(0)
+    count = value_structure.num_leaves
 
     def pullback(cotangent):
-        given = cotangents_of(cotangent, result_structure, traced.result_types,
+        given = cotangents_of(cotangent, value_structure, traced.result_types[:count],
                               names.function_name(function))
-        return tree.unflatten(structure, pull(given))[0]
+        none = [None] * (len(traced.returns) - count)
+        return tree.unflatten(structure, pull([*given, *none]))[0]
 
-    return tree.unflatten(result_structure, pull.results), pullback
+    result = tree.unflatten(result_structure, pull.results)
+    return (result[0], pullback, result[1]) if has_aux else (result, pullback)
 
 
 def cotangents_of(cotangent: Any, structure, types: Sequence[TensorType], name: str) -> list[Any]:
@@ -241,15 +256,19 @@ def _check_results(structure, has_aux: bool, function: Callable) -> None:
     """One array, or with aux a pair of one and anything."""
     name, found = names.function_name(function), structure
     if has_aux:
-        if structure.type is None or not issubclass(structure.type, tuple) or (
-                structure.num_children != 2):
-            raise TraceError(f"with has_aux, {name} returns a pair (value, aux), not"
-                             f" {names.described(structure)}", user_location())
+        check_pair(structure, function)
         found = structure.child(0)
     if not found.is_leaf():
         raise TraceError(f"grad needs one float scalar, but {name} returns"
                          f" {names.described(found)}; return (value, aux) with has_aux=True to have"
                          " more than the value", user_location())
+
+
+def check_pair(structure, function: Callable) -> None:
+    """With aux a function returns `(value, aux)`."""
+    if structure.type is None or not issubclass(structure.type, tuple) or structure.num_children != 2:
+        raise TraceError(f"with has_aux, {names.function_name(function)} returns a pair (value, aux),"
+                         f" not {names.described(structure)}", user_location())
 
 
 def grad(function: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False):

@@ -102,41 +102,43 @@ class _Donated:
 class Jitted:
     """A compiled callable; see `jit`."""
 
-    def __init__(self, function: Callable, static_argnums=(), donate_argnums=(), compiler=None):
+    def __init__(self, function: Callable, static_argnums=(), donate_argnums=(), compiler=None,
+                 static_argnames=(), donate_argnames=()):
         functools.update_wrapper(self, function, updated=())
         self.function = function
-        self.static = frozenset([static_argnums] if isinstance(static_argnums, int)
-                                else static_argnums)
-        self.donated = frozenset([donate_argnums] if isinstance(donate_argnums, int)
-                                 else donate_argnums)
+        self.static, self.static_names = _places(function, static_argnums, static_argnames)
+        self.donated, self.donated_names = _places(function, donate_argnums, donate_argnames)
         self.compiler = compiler
         self._programs: dict[Any, tuple[Any, Any, list[int]]] = {}
         self._lock = threading.Lock()
 
-    def _bound(self, args):
+    def _bound(self, args, kwargs):
         """The function with its static arguments filled in, and the remaining arguments."""
-        if not self.static:
-            return self.function, args
+        named = {k: v for k, v in kwargs.items() if k in self.static_names}
         fixed = {i: args[i] for i in self.static if i < len(args)}
+        if not fixed and not named:
+            return self.function, args, kwargs
 
-        def call(*dynamic, **kwargs):
+        def call(*dynamic, **rest_named):
             rest = iter(dynamic)
             full = [fixed[i] if i in fixed else next(rest) for i in range(len(args))]
-            return self.function(*full, **kwargs)
+            return self.function(*full, **named, **rest_named)
 
-        return call, tuple(a for i, a in enumerate(args) if i not in fixed)
+        return (call, tuple(a for i, a in enumerate(args) if i not in fixed),
+                {k: v for k, v in kwargs.items() if k not in named})
 
     def _signature(self, args, kwargs):
-        _, dynamic = self._bound(args)
-        leaves, structure = tree.flatten((dynamic, kwargs))
+        _, dynamic, named = self._bound(args, kwargs)
+        leaves, structure = tree.flatten((dynamic, named))
         try:
             arrays = [as_leaf(leaf) for leaf in leaves]
         except TraceError:
-            called = names.argument_names(self._dynamic_function(), dynamic, kwargs)
+            called = names.argument_names(self._dynamic_function(), dynamic, named)
             _refuse_leaf(leaves, called, f"{names.function_name(self.function)} is given",
                          "make it static (jit's static_argnums), or an array")
             raise
         static = tuple((i, args[i]) for i in sorted(self.static) if i < len(args))
+        static += tuple(sorted((k, kwargs[k]) for k in kwargs.keys() & self.static_names))
         for i, value in static:
             self._check_static(i, value)
         types = tuple((a._data.shape, a._data.dtype) if isinstance(a, Array) else a.type
@@ -157,7 +159,7 @@ class Jitted:
         dynamic.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
         return dynamic
 
-    def _check_static(self, number: int, value: Any) -> None:
+    def _check_static(self, number: int | str, value: Any) -> None:
         if isinstance(value, (Array, Tracer, np.ndarray)):
             wrong, remedy = "an array", "a static argument is a Python value: let it be traced"
         else:
@@ -178,7 +180,7 @@ class Jitted:
             with self._lock:
                 program = self._programs.get(key)
                 if program is None:
-                    program = self._compile(args, structure, arrays)
+                    program = self._compile(args, kwargs, structure, arrays)
                     self._programs[key] = program
         executable, result_structure, given_away = program
         results = executable(*[a._data for a in arrays])
@@ -201,8 +203,8 @@ class Jitted:
 
     def trace(self, *args, **kwargs) -> Function:
         """The IR of a call with these arguments (arrays, or `TensorType`s in their place)."""
-        call, dynamic = self._bound(args)
-        leaves, structure = tree.flatten((dynamic, kwargs))
+        call, dynamic, named = self._bound(args, kwargs)
+        leaves, structure = tree.flatten((dynamic, named))
         types = [x if isinstance(x, TensorType) else as_leaf(x).type for x in leaves]
         return self._trace(call, args, structure, types)[0]
 
@@ -222,15 +224,14 @@ class Jitted:
         return function, result_structure
 
     def _name_arguments(self, function: Function, args, structure) -> None:
-        _, dynamic = self._bound(args)
-        _, kwargs = tree.unflatten(structure, function.arguments)
+        dynamic, kwargs = tree.unflatten(structure, function.arguments)
         called = names.argument_names(self._dynamic_function(), dynamic, kwargs)
         for attributes, name in zip(function.argument_attributes, called, strict=True):
             attributes["tfn.name"] = name
 
     def _donate(self, function: Function, args, structure) -> None:
         """Pair each donated argument with the first unpaired result of its type."""
-        if not self.donated:
+        if not self.donated and not self.donated_names:
             return
         dynamic = [i for i in range(len(args)) if i not in self.static]
         position = 0
@@ -238,6 +239,12 @@ class Jitted:
         for i in dynamic:
             count = len(tree.leaves(args[i]))
             if i in self.donated:
+                donated += range(position, position + count)
+            position += count
+        _, kwargs = tree.unflatten(structure, function.arguments)
+        for name in sorted(kwargs):
+            count = len(tree.leaves(kwargs[name]))
+            if name in self.donated_names:
                 donated += range(position, position + count)
             position += count
         free = list(range(len(function.returns)))
@@ -248,8 +255,8 @@ class Jitted:
                 free.remove(match)
                 function.argument_attributes[i]["tf.aliasing_output"] = match
 
-    def _compile(self, args, structure, arrays):
-        call, _ = self._bound(args)
+    def _compile(self, args, kwargs, structure, arrays):
+        call, _, _ = self._bound(args, kwargs)
         function, result_structure = self._trace(call, args, structure, [a.type for a in arrays])
         given_away = [i for i, a in enumerate(function.argument_attributes)
                       if "tf.aliasing_output" in a]
@@ -282,16 +289,40 @@ def _parts(signature) -> tuple:
     return signature
 
 
-def jit(function: Callable | None = None, *, static_argnums=(), donate_argnums=(), compiler=None):
+def _places(function: Callable, numbers, called) -> tuple[frozenset[int], frozenset[str]]:
+    """Positions and names of the arguments given by either, whichever way a call passes them."""
+    numbers = [numbers] if isinstance(numbers, int) else list(numbers)
+    called = {called} if isinstance(called, str) else set(called)
+    if not numbers and not called:
+        return frozenset(), frozenset()
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return frozenset(numbers), frozenset(called)
+    order = [p.name for p in parameters
+             if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    unknown = called - {p.name for p in parameters}
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        raise TraceError(f"{names.function_name(function)} has no argument"
+                         f" {', '.join(sorted(unknown))}; it has"
+                         f" {', '.join(p.name for p in parameters)}", user_location())
+    places = {n + len(order) if n < 0 else n for n in numbers}
+    called |= {order[i] for i in places if i < len(order)}
+    return frozenset(places | {order.index(n) for n in called if n in order}), frozenset(called)
+
+
+def jit(function: Callable | None = None, *, static_argnums=(), donate_argnums=(), compiler=None,
+        static_argnames=(), donate_argnames=()):
     """Compile `function` for each signature it is called with.
 
-    `static_argnums`: positional arguments that are hashable Python values, not arrays.
-    `donate_argnums`: arguments whose buffers the results may reuse; reading one again raises
-    `DonatedError`.
+    `static_argnums`, `static_argnames`: arguments that are hashable Python values, not arrays.
+    `donate_argnums`, `donate_argnames`: arguments whose buffers the results may reuse; reading one
+    again raises `DonatedError`.
     `compiler`: `Function -> callable` in place of the default (a partitioning compiler, say).
     Raises `TraceError` when Python control flow depends on an array.
     """
     if function is None:
-        return functools.partial(jit, static_argnums=static_argnums,
-                                 donate_argnums=donate_argnums, compiler=compiler)
-    return Jitted(function, static_argnums, donate_argnums, compiler)
+        return functools.partial(
+            jit, static_argnums=static_argnums, donate_argnums=donate_argnums, compiler=compiler,
+            static_argnames=static_argnames, donate_argnames=donate_argnames)
+    return Jitted(function, static_argnums, donate_argnums, compiler, static_argnames, donate_argnames)
