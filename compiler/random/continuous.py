@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import numpy as tnp
 from ..errors import OpError, user_location
-from ..ir.dtypes import F32, F64, DType
+from ..ir.dtypes import BF16, F16, F32, F64, DType
 from ..numpy.promote import (
     ArrayLike,
     Value,
@@ -25,8 +25,9 @@ from ..numpy.promote import (
     to_dtype,
 )
 from ..trace.core import Array, bind, current_graph
+from ..trace.jit import jit
 from .gaussian import normal_of
-from .threefry import UNSIGNED, bits, split
+from .threefry import UNSIGNED, bits, in_pieces, split
 
 MANTISSA = {"f16": 10, "bf16": 7, "f32": 23, "f64": 52}
 
@@ -64,6 +65,9 @@ def with_mantissa(mantissa: Value, dtype: DType) -> Value:
     return bind("stablehlo.bitcast_convert", mantissa | Array(one), dtype=dtype) - 1
 
 
+_UNITS = {d: jit(lambda drawn, d=d: unit_of(drawn, d)) for d in (F16, BF16, F32, F64)}
+
+
 def shape_of(shape, *parameters: Value) -> tuple:
     """`shape`, or the one that parameters broadcast to."""
     return tnp.broadcast_shapes(*(p.shape for p in parameters)) if shape is None else as_shape(shape)
@@ -74,7 +78,7 @@ def uniform(key: ArrayLike, shape=(), dtype=F32, minval: ArrayLike = 0.0,
     """Uniform floats in [minval, maxval)."""
     dtype, shape = float_dtype(dtype), as_shape(shape)
     low, high = to_dtype(minval, dtype), to_dtype(maxval, dtype)
-    unit = unit_of(bits(key, shape, drawn_dtype(dtype)), dtype)
+    unit = in_pieces(_UNITS[dtype], bits(key, shape, drawn_dtype(dtype)))
     if _is_number(minval, 0) and _is_number(maxval, 1):
         return unit
     return tnp.maximum(low, fused(unit, high - low, low))

@@ -107,9 +107,10 @@ def is_large(x: Value, size: Extent, piece: int = PIECE) -> bool:
 
 
 @jit
-def _piece(key: Value, start: Value) -> tuple[Value, Value]:
-    index = tnp.iota((PIECE,), 0, UI64) + start
-    return threefry2x32(key[0], key[1], convert(index >> 32, UI32), convert(index, UI32))
+def _piece(key: Value, high: Value, low: Value) -> tuple[Value, Value]:
+    # A piece does not straddle two high words: its length divides 2**32.
+    index = tnp.iota((PIECE,), 0, UI32) + low
+    return threefry2x32(key[0], key[1], tnp.zeros((PIECE,), UI32) + high, index)
 
 
 def _concrete_block(key: np.ndarray, shape: tuple[int, ...]) -> tuple[Array, Array]:
@@ -117,7 +118,7 @@ def _concrete_block(key: np.ndarray, shape: tuple[int, ...]) -> tuple[Array, Arr
     if is_large(Array(key), size):
         words = np.empty((2, size), np.uint32)
         for start in range(0, size, PIECE):
-            drawn = _piece(Array(key), np.uint64(start))
+            drawn = _piece(Array(key), np.uint32(start >> 32), np.uint32(start & 0xFFFFFFFF))
             for line, word in zip(words, drawn, strict=True):
                 line[start:start + PIECE] = np.asarray(word)[:size - start]
     else:
@@ -170,7 +171,10 @@ def bits(key: ArrayLike, shape=(), dtype="uint32") -> Value:
     def draw(k: Value) -> Value:
         return _joined(*_block(k, shape), dtype)
 
-    return composite("tfn.random_bits", draw, asarray(key), width=dtype.bits)
+    key = asarray(key)
+    if is_large(key, math.prod(shape)):
+        return draw(key)
+    return composite("tfn.random_bits", draw, key, width=dtype.bits)
 
 
 def _joined(high: Value, low: Value, dtype: DType) -> Value:
