@@ -14,6 +14,7 @@ from tfn.compiler.errors import TfnError
 from tfn.tools.bench import command, measure, peaks, peer, plot, report
 from tfn.tools.bench.worker.catalog import WORKLOADS
 from tfn.tools.bench.worker.frameworks import FRAMEWORKS, NumPy
+from tfn.tools.bench.worker.keras_models import seeded_weights
 from tfn.tools.bench.worker.workload import Unsupported, normal, statistics_of
 
 TINY = "overhead/call-4-buffers"
@@ -26,11 +27,11 @@ def limits():
 
 @pytest.fixture
 def start(tmp_path):
-    """`start("numpy")`: a running worker of a framework in this Python."""
+    """`start("numpy")`: a running worker of a framework, in this Python unless said otherwise."""
     started = []
 
-    def begin(name):
-        one = peer.Peer(peer.PeerSpec(name, sys.executable), 1,
+    def begin(name, python=sys.executable):
+        one = peer.Peer(peer.PeerSpec(name, python), 1,
                         peer.environment(1, tmp_path, {"PATH": "/usr/bin:/bin", "HOME": "/tmp"}))
         started.append(one)
         one.start()
@@ -220,6 +221,54 @@ def test_every_workload_can_run_on_tfn_and_says_what_it_costs():
     for name, workload in WORKLOADS.items():
         assert styles & set(workload.programs), name
         assert workload.flops or workload.nbytes or workload.family == "overhead", name
+
+
+# One of each kind of program that tfn and JAX share, of the smaller sizes.
+SHARED = """gemm/f32-At/784x512x32 gemm/f32-batch/96x128x128x64 gemm/int8/256x256x256
+ gemm/bf16/256x256x256 conv/forward/n1/14x14x256-256-3x3s1 conv/dX/n1/56x56x256-512-1x1s2
+ conv/dW/n1/7x7x512-512-3x3s1 conv/depthwise/n1/14x14x512-3x3 rows/softmax/1024x1024
+ rows/layernorm-gradient/1365x768 rows/cross-entropy-gradient/512x10000 elementwise/gelu-erf/1M
+ elementwise/log1p/1M elementwise/adam/1M order/top-50/64x50257 order/cumsum/1024x4096
+ place/embedding-gradient/30522x128-4096 reduction/max/2048x2048 overhead/scan-1000-steps""".split()
+
+
+@pytest.mark.outside("jax")
+def test_tfn_and_jax_do_the_same_work(start, jax_python):
+    """The figures by which a run says so agree on every kind of program."""
+    found = {}
+    for name, python in (("tfn", sys.executable), ("jax", jax_python)):
+        worker = start(name, python)
+        for workload in SHARED:
+            worker.ask("open", workload=workload)
+            worker.ask("steps", count=1)
+            found.setdefault(workload, []).append(worker.ask("evidence")["evidence"])
+    for workload, (ours, theirs) in found.items():
+        assert np.isfinite(ours).all(), workload
+        assert measure.close(ours, theirs, WORKLOADS[workload].tolerance), (workload, ours, theirs)
+
+
+def test_training_starts_from_the_named_weights(start):
+    """The first loss of the MLP, computed with NumPy from the weights and the batch."""
+    worker = start("tfn")
+    worker.ask("open", workload="train/mlp/n128")
+    worker.ask("steps", count=2)
+    losses = worker.ask("evidence")["evidence"]
+    (x,), labels = WORKLOADS["train/mlp/n128"].programs["keras"].batch()
+    for name, width in (("hidden1", 512), ("hidden2", 512), ("logits", 10)):
+        x = x @ seeded_weights(f"model/{name}/kernel", (x.shape[1], width))
+        x = np.maximum(x, 0) if name != "logits" else x
+    log_sums = np.log(np.exp(x.astype(np.float64)).sum(1))
+    assert losses[0] == pytest.approx((log_sums - x[np.arange(128), labels]).mean(), rel=1e-4)
+    assert losses[1] < losses[0] and worker.ask("alive") == {"alive": True}
+
+
+def test_weights_follow_their_names():
+    kernel = seeded_weights("block/kernel", (3, 3, 64, 32))
+    assert kernel.std() == pytest.approx(math.sqrt(2 / (9 * 64)), rel=0.05)
+    assert (kernel == seeded_weights("block/kernel", (3, 3, 64, 32))).all()
+    assert (kernel != seeded_weights("other/kernel", (3, 3, 64, 32))).any()
+    assert (seeded_weights("norm/gamma", (4,)) == 1).all()
+    assert not seeded_weights("norm/moving_mean", (4,)).any()
 
 
 def test_a_framework_without_a_program_is_unsupported():
