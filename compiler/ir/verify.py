@@ -38,12 +38,13 @@ def verify_module(module: Module) -> Module:
 
 def _verify(root: Function, seen: set[Function]) -> None:
     # Callees first: whether a call is right depends on whether its callee is.
-    for function in reversed(_reachable(root, seen)):
+    for function in reversed(reachable(root, seen)):
         _verify_block(function.body, set(), f"@{function.name}")
 
 
-def _reachable(root: Function, seen: set[Function]) -> list[Function]:
+def reachable(root: Function, seen: set[Function] | None = None) -> list[Function]:
     """`root` and the functions its ops hold that are not in `seen`, callers first."""
+    seen = set() if seen is None else seen
     found: list[Function] = []
     queue = [root]
     while queue:

@@ -9,6 +9,8 @@ from tfn.compiler.ir.core import TensorType
 from tfn.compiler.ir.dims import Dim
 from tfn.compiler.ir.dtypes import F32, I1, I32
 from tfn.compiler.ir.evaluator import evaluate
+from tfn.compiler.passes.regions import REGION, everywhere
+from tfn.compiler.passes.simplify import simplify
 from tfn.compiler.trace.core import bind, trace, trace_region
 
 RNG = np.random.default_rng(3)
@@ -157,3 +159,17 @@ def test_a_loop_over_a_large_constant():
     function, _ = trace(program, [matrix(3)])
     (found,) = both(function, np.zeros(3, np.float32))
     np.testing.assert_allclose(found, table.sum(0), rtol=1e-5)
+
+
+def test_passes_that_change_nothing_copy_nothing():
+    def program(x, n):
+        return loop(lambda i, total, n: [i < n],
+                    lambda i, total, n: [i + np.int32(1), total + x, n], np.int32(0), x, n)
+
+    traced, _ = trace(program, [matrix(3), TensorType((), I32)])
+    assert everywhere(lambda function, target: function, traced) is traced
+    # A change in a region alone is seen, and outer values still reach into it.
+    changed = everywhere(lambda function, target: simplify(function)
+                         if function.name == REGION else function, traced)
+    assert changed is not traced
+    both(changed, np.ones(3, np.float32), np.int32(4))

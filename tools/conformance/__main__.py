@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import stablehlo
+from . import jax, printed, stablehlo
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Run outside conformance suites on tfn.")
@@ -16,6 +16,8 @@ def _suites() -> None:
 
 
 app.command("stablehlo")(stablehlo.command)
+app.command("jax")(jax.command)
+app.command("printed")(printed.command)
 
 if __name__ == "__main__":
     app()

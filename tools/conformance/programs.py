@@ -91,7 +91,7 @@ def run_file(path: Path, engine: str) -> Result:
         if path.stat().st_size > MAX_BYTES:
             raise TfnError(f"the file has more than {MAX_BYTES} bytes")
         text = path.read_text(encoding="utf-8")
-        for number, section in enumerate(_sections(text)):
+        for number, section in enumerate(sections(text)):
             _run_text(section, f"{path.name}#{number}" if number else path.name, engine, result)
             if result.status != "passed":
                 break
@@ -107,7 +107,8 @@ def run_file(path: Path, engine: str) -> Result:
     return result
 
 
-def _sections(text: str) -> list[str]:
+def sections(text: str) -> list[str]:
+    """The programs of a text: lines that begin with `// -----` stand between them."""
     parts = [""]
     for line in text.splitlines(keepends=True):
         if line.startswith("// -----"):
