@@ -17,7 +17,7 @@ from ..trace.core import Array, Tracer
 from ..trace.core import Array as ndarray
 from ..trace.grad import stop_gradient
 from . import fft, linalg, operators, ufuncs
-from .bits import bitwise_count, frexp, modf, packbits, spacing, unpackbits
+from .bits import bitwise_count, frexp, ldexp, modf, packbits, spacing, unpackbits
 from .chebyshev import erfc, i0, i0e, i1e
 from .creation import (
     arange,
@@ -369,7 +369,6 @@ from .special import (
     gcd,
     hypot,
     lcm,
-    ldexp,
     log2,
     log10,
     logaddexp,

@@ -19,6 +19,7 @@ from .promote import (
     dtype_of,
     floating,
     normalize_axis,
+    promote,
     to_dtype,
 )
 from .reduction import sum as sum_
@@ -114,6 +115,31 @@ def frexp(x: ArrayLike) -> tuple[Value, Value]:
     return el.where(special, x, mantissa), el.where(special, 0, power)
 
 
+def ldexp(x: ArrayLike, exponent: ArrayLike) -> Value:
+    """x 2**exponent for integer exponents, rounded once; 2**exponent alone may be out of range."""
+    x, exponent = floating(x), asarray(exponent)
+    dtype = dtype_of(x)
+    if not dtype.is_float or dtype.bits < 16 or dtype_of(exponent).is_inexact:
+        raise OpError(f"ldexp needs real floats of at least 16 bits and integers, got {x.dtype} and"
+                      f" {exponent.dtype}", user_location())
+    mantissa_bits, bias = _layout(dtype)
+    integer = dtype_argument(f"int{dtype.bits}")
+    # Between the smallest and the largest float are less than three times the powers one factor has.
+    wide = convert(exponent, promote(dtype_of(exponent), I32))
+    low = 0 if dtype_of(wide).kind == "uint" else 3 * (1 - bias)
+    rest = convert(el.clip(wide, low, 3 * bias), I32)
+    factors = []
+    for _ in range(3):
+        part = el.clip(rest, 1 - bias, bias)
+        rest = el.subtract(rest, part)
+        pattern = el.left_shift(convert(el.add(part, bias), integer), mantissa_bits)
+        factors.append(bind("stablehlo.bitcast_convert", pattern, dtype=dtype))
+    # The largest power last: what comes before it is exact wherever the result is not 0 or infinite.
+    for factor in reversed(factors):
+        x = el.multiply(x, factor)
+    return x
+
+
 def modf(x: ArrayLike) -> tuple[Value, Value]:
     """The fraction and the whole part, both with the sign of `x`."""
     x = floating(x)
@@ -132,4 +158,4 @@ def spacing(x: ArrayLike) -> Value:
     return el.where(el.isfinite(x), el.where(el.less(x, 0), el.negative(step), step), np.nan)
 
 
-__all__ = ["bitwise_count", "frexp", "modf", "packbits", "spacing", "unpackbits"]
+__all__ = ["bitwise_count", "frexp", "ldexp", "modf", "packbits", "spacing", "unpackbits"]

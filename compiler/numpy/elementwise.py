@@ -396,12 +396,13 @@ def isclose(x: ArrayLike, y: ArrayLike, rtol: float = 1e-5, atol: float = 1e-8,
     return logical_or(result, logical_and(isnan(a), isnan(b))) if equal_nan else result
 
 
-def where(condition: ArrayLike, x: ArrayLike | None = None, y: ArrayLike | None = None):
-    """`x` where `condition`, else `y`. With one argument: `nonzero(condition)` (eager only)."""
+def where(condition: ArrayLike, x: ArrayLike | None = None, y: ArrayLike | None = None, *,
+          size: int | None = None, fill_value: int = 0):
+    """`x` where `condition`, else `y`. With one argument: `nonzero(condition, size, fill_value)`."""
     if x is None and y is None:
         from .sorting import nonzero
 
-        return nonzero(condition)
+        return nonzero(condition, size, fill_value)
     if x is None or y is None:
         raise OpError("where takes one or three arguments", user_location())
     condition = truth(condition)

@@ -1,7 +1,8 @@
 """Products of arrays: matmul, dot, tensordot, einsum and relatives, all through dot_general.
 
 16-bit floats accumulate in f32. `preferred_element_type` gives the result another type (i32 for
-i8 operands, say) without converting the operands first.
+i8 operands, say) without converting the operands first. `precision` is there for programs that ask
+for more than their processor would give: products are always computed in full.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def dot_general(x: ArrayLike, y: ArrayLike, contracting: tuple[Sequence[int], Se
     return bind("stablehlo.dot_general", a, b, dot_dimension_numbers=numbers, dtype=dtype)
 
 
-def matmul(x: ArrayLike, y: ArrayLike, preferred_element_type=None) -> Value:
+def matmul(x: ArrayLike, y: ArrayLike, preferred_element_type=None, *, precision=None) -> Value:
     """Matrix product over the last dim of `x` and the second last of `y`; others broadcast."""
     x, y = unify(x, y)
     if not x.shape or not y.shape:
@@ -85,7 +86,7 @@ def _plain(x, y, lhs_dim: int, rhs_dim: int, preferred_element_type) -> Value:
                        preferred_element_type=preferred_element_type)
 
 
-def dot(x: ArrayLike, y: ArrayLike) -> Value:
+def dot(x: ArrayLike, y: ArrayLike, *, precision=None) -> Value:
     """Product over the last dim of `x` and the second last (or only) dim of `y`; no batching."""
     x, y = unify(x, y)
     if not x.shape or not y.shape:
@@ -93,13 +94,13 @@ def dot(x: ArrayLike, y: ArrayLike) -> Value:
     return _plain(x, y, len(x.shape) - 1, max(len(y.shape) - 2, 0), None)
 
 
-def vdot(x: ArrayLike, y: ArrayLike) -> Value:
+def vdot(x: ArrayLike, y: ArrayLike, *, precision=None) -> Value:
     """Inner product of the flattened arrays; the first is conjugated."""
     x, y = unify(x, y)
     return dot(reshape(el.conj(x), (-1,)), reshape(y, (-1,)))
 
 
-def inner(x: ArrayLike, y: ArrayLike) -> Value:
+def inner(x: ArrayLike, y: ArrayLike, *, precision=None) -> Value:
     """Product over the last dims of both."""
     x, y = unify(x, y)
     if not x.shape or not y.shape:
@@ -182,7 +183,8 @@ def matrix_transpose(x: ArrayLike) -> Value:
     return swapaxes(x, -1, -2)
 
 
-def tensordot(x: ArrayLike, y: ArrayLike, axes=2, preferred_element_type=None) -> Value:
+def tensordot(x: ArrayLike, y: ArrayLike, axes=2, preferred_element_type=None, *,
+              precision=None) -> Value:
     """Product over `axes`: the last and first n dims (an int), or (dims of x, dims of y)."""
     x, y = unify(x, y)
     rank_x, rank_y = len(x.shape), len(y.shape)

@@ -232,11 +232,6 @@ def _minus_smallest(dtype) -> int:
     return 1 - 2 ** (dtype.bits - 1)
 
 
-def ldexp(x: ArrayLike, exponent: ArrayLike) -> Value:
-    """x * 2**exponent."""
-    return multiply(floating(x), exp2(exponent))
-
-
 def angle(x: ArrayLike, deg: bool = False) -> Value:
     """The angle of complex numbers in radians (or degrees)."""
     x = asarray(x)

@@ -62,6 +62,23 @@ def test_frexp_of_bfloat16(engine):
     assert np.all((np.abs(mantissa.astype("f4")) >= 0.5) & (np.abs(mantissa.astype("f4")) < 1))
 
 
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("power", ["i4", "i8", "u1"])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_ldexp(engine, dtype, power):
+    """Also where 2**exponent alone is 0 or infinite, and rounded once among the subnormals."""
+    with np.errstate(over="ignore"):
+        x = np.array([*SPECIAL, 1e-30, 1.9999999, -3e-300]).astype(dtype)
+    limits = np.finfo(dtype)
+    x = np.append(x, [limits.smallest_subnormal, limits.max])[:, None]
+    k = np.unique([0, 1, -1, 5, 15, -20, 24, 127, -126, -130, 150, -149, 277, -1074, 2097, -2097,
+                   10 ** 6])
+    k = np.where((k < 0) | (k > 255), 0, k).astype("u1") if power == "u1" else k.astype(power)
+    found = engine(tnp.ldexp, x, k)
+    assert found.dtype == x.dtype
+    np.testing.assert_array_equal(found, np.ldexp(x, k.astype("i4")))
+
+
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i4"])
 def test_modf(engine, dtype):
     x = (np.arange(-3, 4) if dtype == "i4" else np.array([*SPECIAL[:5], 2.5, -2.75, *SPECIAL[9:]])
@@ -89,5 +106,7 @@ def test_errors_say_what_is_needed():
         tnp.unpackbits(np.ones(2, "i4"))
     with pytest.raises(OpError, match="bitorder 'middle' is not one of big, little"):
         tnp.packbits([1], bitorder="middle")
+    with pytest.raises(OpError, match="integers, got float32 and float64"):
+        tnp.ldexp(np.ones(2, "f4"), np.ones(2))
     with pytest.raises(OpError, match="frexp needs real floats"):
         tnp.frexp(np.ones(2, "c8"))

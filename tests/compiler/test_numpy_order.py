@@ -23,6 +23,14 @@ def test_sort_complex(engine):
     np.testing.assert_array_equal(engine(tnp.sort_complex, x), [1, 2, 3])
 
 
+@pytest.mark.parametrize("size", [2, 7])
+def test_where_with_one_argument_and_a_size(engine, size):
+    x = np.array([[0, 1, 0], [2, 3, 0]])
+    found = engine(lambda v: tnp.where(v, size=size, fill_value=-1), x)
+    for ours, theirs in zip(found, np.where(x), strict=True):
+        np.testing.assert_array_equal(ours, [*theirs, *[-1] * size][:size])
+
+
 @pytest.mark.parametrize("dtype", ["f4", "i4", "?"])
 @pytest.mark.parametrize("n", [0, 1, 2, 5])
 @pytest.mark.parametrize("extent", [0, 1, 3])
