@@ -138,14 +138,16 @@ def in_pieces(function: Callable[..., Value], *xs: Value, shared: Sequence[Value
     size = xs[0].size
     if not all(is_large(x, size, piece) for x in (*shared, *xs)):
         return function.function(*shared, *xs)  # type: ignore[attr-defined]
-    found = []
+    whole = np.empty(0)
     for start in range(0, size, piece):
         parts = [x._data.reshape(-1)[start:start + piece] for x in xs]
         missing = piece - len(parts[0])
         if missing:
             parts = [np.pad(p, (0, missing), "edge") for p in parts]
-        found.append(np.asarray(function(*shared, *parts)))
-    whole = np.concatenate(found)[:size]
+        found = np.asarray(function(*shared, *parts))
+        if start == 0:
+            whole = np.empty((size, *found.shape[1:]), found.dtype)
+        whole[start:start + piece] = found[:size - start]
     return Array(whole.reshape(*xs[0].shape, *whole.shape[1:]))
 
 
