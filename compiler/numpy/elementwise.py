@@ -262,7 +262,13 @@ def _integer_power(x: Value, n: int) -> Value:
     return broadcast_to(to_dtype(1, dtype_of(x)), x.shape) if result is None else result
 
 
-pow = float_power = power
+pow = power
+
+
+def float_power(x: ArrayLike, y: ArrayLike) -> Value:
+    """x ** y in inexact numbers: of integers in the default float."""
+    dtype = float_type(result_type(x, y))
+    return bind("stablehlo.power", *operands(x, y, dtype=dtype))
 
 
 def heaviside(x: ArrayLike, y: ArrayLike) -> Value:

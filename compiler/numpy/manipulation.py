@@ -65,8 +65,10 @@ def _missing_extent(x: Value, target: tuple[Extent, ...]) -> Extent:
     return size // known
 
 
-def ravel(x: ArrayLike) -> Value:
-    """`x` as one dim."""
+def ravel(x: ArrayLike, order: str = "C") -> Value:
+    """`x` as one dim; `order` "F": the first index varies fastest."""
+    if order == "F":
+        x = transpose(x)
     return reshape(x, (-1,)) if asarray(x).size != 0 else reshape(x, (0,))
 
 

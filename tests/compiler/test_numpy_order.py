@@ -1,4 +1,4 @@
-"""Order of complex numbers and differences of short lines against NumPy."""
+"""Order of complex numbers, of elements in memory and of places; differences of short lines."""
 
 import numpy as np
 import pytest
@@ -21,6 +21,13 @@ def test_sort_complex(engine):
     x = np.array([3, 1, 2], "f4")
     assert engine(tnp.sort_complex, x).dtype == np.complex64
     np.testing.assert_array_equal(engine(tnp.sort_complex, x), [1, 2, 3])
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (2, 3), (2, 0, 3), (2, 3, 4)])
+def test_ravel_by_columns(engine, shape):
+    x = np.arange(np.prod(shape, dtype=int), dtype="f4").reshape(shape)
+    np.testing.assert_array_equal(engine(lambda v: tnp.ravel(v, order="F"), x), x.ravel(order="F"))
+    np.testing.assert_array_equal(engine(lambda v: v.flatten("F"), x), x.flatten("F"))
 
 
 @pytest.mark.parametrize("size", [2, 7])

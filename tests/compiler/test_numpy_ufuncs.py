@@ -42,6 +42,14 @@ def test_at(engine, name):
         getattr(tnp, name).at(X, 0, 1.0, inplace=True)
 
 
+@pytest.mark.parametrize("dtype", ["i4", "f4", "f8", "c8"])
+def test_float_power_is_never_an_integer(engine, dtype):
+    x, y = np.array([1, 2, 3, 4], dtype), np.array([[-1], [2]], dtype)
+    found = engine(tnp.float_power, x, y)
+    assert found.dtype == (np.float32 if dtype == "i4" else np.dtype(dtype))
+    np.testing.assert_allclose(found, np.float_power(x, y), rtol=1e-5)
+
+
 def test_methods_of_arrays(engine):
     x = tnp.asarray(X)
     assert x.tobytes() == X.tobytes() and x.T.tobytes() == X.T.tobytes()
