@@ -74,9 +74,16 @@ def test_results(folder, tmp_path, engine):
     assert checks["sections.mlir"] == 2 and checks["result.mlir"] == 1 and not checks["dynamic.mlir"]
 
 
-def test_a_mistake(tmp_path):
-    found = subprocess.run(
-        [sys.executable, "-m", "tfn.tools.conformance", "stablehlo", str(tmp_path / "nowhere")],
-        capture_output=True, text=True, timeout=60)
+@pytest.mark.parametrize(("arguments", "says"), [
+    (["stablehlo", "nowhere.mlir"], "nowhere.mlir"),
+    (["printed", "nowhere.mlir", "--python", "python"], "nowhere.mlir"),
+    (["printed", "."], "TFN_JAX_PYTHON"),
+    (["jax", "mlp"], "TFN_JAX_PYTHON"),
+    (["jax", "perceptron", "--python", "python"], "'perceptron'"),
+], ids=str)
+def test_a_mistake(arguments, says, tmp_path, monkeypatch):
+    monkeypatch.delenv("TFN_JAX_PYTHON", raising=False)
+    found = subprocess.run([sys.executable, "-m", "tfn.tools.conformance", *arguments], cwd=tmp_path,
+                           capture_output=True, text=True, timeout=120)
     assert found.returncode == 2
-    assert "nowhere" in found.stderr
+    assert says in found.stderr
