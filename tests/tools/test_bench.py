@@ -22,7 +22,8 @@ TINY = "overhead/call-4-buffers"
 
 @pytest.fixture(scope="module")
 def limits():
-    return peaks.Peaks(1, 256, 1e11, {}, {"l1": 4e10, "l2": 3e10, "l3": 2e10, "memory": 1e10})
+    return peaks.Peaks(1, 256, 1e11, {"l1": 5e10, "l2": 1e10, "l3": 1e10, "memory": 1e10},
+                       {"l1": 4e10, "l2": 3e10, "l3": 2e10, "memory": 1e10})
 
 
 @pytest.fixture
@@ -187,14 +188,28 @@ def test_the_fraction_of_the_peak_is_that_of_the_nearer_limit(limits):
     assert measured.flops_per_second == pytest.approx(2 * 128**3 / 1e-3)
     assert measured.fraction_of_peak == pytest.approx(2 * 128**3 / 1e11 / 1e-3)
     assert limits.least_seconds(0.0, 1e9) == pytest.approx(0.1)
-    assert limits.least_seconds(0.0, 8192.0) == pytest.approx(8192 / 4e10)
+    assert limits.least_seconds(0.0, 8192.0) == pytest.approx(8192 / 5e10)
+
+
+def test_peaks_are_the_better_of_two_measurements(limits):
+    lower = peaks.Peaks(1, 256, 2e11, dict.fromkeys(limits.read_bytes, 0.0),
+                        dict.fromkeys(limits.copy_bytes, 0.0))
+    best = lower.better(limits)
+    assert best.f32_flops == 2e11 and best.copy_bytes == limits.copy_bytes
+    outcome = outcome_of(limits, tfn=[1e-3])
+    measure.set_fractions(outcome, "wall", best)
+    assert outcome.peers["tfn"].fraction_of_peak == pytest.approx(2 * 128**3 / 2e11 / 1e-3)
 
 
 def test_other_work_is_noticed(limits):
     good = {name: measure.Measured(evidence=e) for name, e in
             {"tfn": [1.0, 2.0], "jax": [1.0, 2.001], "torch": [1.0, 3.0]}.items()}
-    measure._compare_evidence(good, 1e-2)
+    measure._compare_evidence(good, 1e-2, False)
     assert {n: m.agrees for n, m in good.items()} == {"tfn": True, "jax": True, "torch": False}
+    losses = {"tfn": measure.Measured(evidence=[2.0, 1.0]), "jax": measure.Measured(
+        evidence=[2.0, 1.0, 0.5])}
+    measure._compare_evidence(losses, 1e-2, True)
+    assert losses["tfn"].agrees and losses["jax"].agrees
     assert not measure.close([1.0], [1.0, 1.0], 1.0)
     assert not measure.close([math.nan], [1.0], 1.0)
 

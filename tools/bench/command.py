@@ -18,7 +18,7 @@ from rich.table import Table
 
 from ...compiler.errors import TfnError
 from ..console import console, errors, print_json
-from .measure import measure
+from .measure import measure, set_fractions
 from .peaks import measure as measure_peaks
 from .peer import Peer, PeerFailed, PeerSpec, environment
 from .plot import write_plot
@@ -99,8 +99,9 @@ def select(names: Sequence[str]) -> list[Workload]:
 
 def run(workloads: Sequence[Workload], specs: Sequence[PeerSpec], threads: int, rounds: int,
         clock: str, keep: Callable[[Report], None] = lambda report: None) -> Report:
-    """Measure the machine, then every workload on every peer that starts. `keep` is called after each
-    workload: what a long run has measured survives its end."""
+    """Measure the machine, then every workload on every peer that starts, then the machine again: its
+    peaks are the better of both. `keep` is called after each workload, so that what a long run has
+    measured survives its end."""
     before = load()
     peaks = measure_peaks(threads)
     with tempfile.TemporaryDirectory(prefix="tfn-bench-") as cache:
@@ -119,6 +120,10 @@ def run(workloads: Sequence[Workload], specs: Sequence[PeerSpec], threads: int, 
                     keep(report)
                     if not errors.is_terminal:
                         errors.print(f"{number} of {len(workloads)}: {workload.name}")
+            report.peaks = peaks.better(measure_peaks(threads))
+            for outcome in report.outcomes:
+                set_fractions(outcome, clock, report.peaks)
+            keep(report)
         finally:
             for peer in peers:
                 peer.stop()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -19,7 +20,8 @@ from .worker.workload import Workload
 # Longest time a sample, and all samples of one peer, should take.
 SAMPLE_SECONDS, PEER_SECONDS = 0.05, 20.0
 MOST_STEPS = 20_000
-NEEDED_LOSSES = 5
+# Of a trajectory; a very slow peer gives fewer, at least two.
+LOSSES = 5
 
 
 @dataclass
@@ -115,14 +117,16 @@ def _prepare(peer: Peer, mine: Measured, workload: Workload) -> None:
     mine.base_bytes = peer.ask("open", workload=workload.name)["base_bytes"]
     first = peer.ask("steps", count=1)
     mine.first_step_seconds, mine.first_step_cpu_seconds = first["wall"], first["cpu"]
-    if workload.trajectory:
-        peer.ask("steps", count=NEEDED_LOSSES - 1)
+    trial, ends = first, time.monotonic() + PEER_SECONDS
+    for _ in range(LOSSES - 1 if workload.trajectory else 0):
+        if time.monotonic() < ends or trial is first:
+            trial = peer.ask("steps", count=1)
     mine.evidence = peer.ask("evidence")["evidence"]
     mine.alive = peer.ask("alive")["alive"]
     # The second step may still compile or fill caches; the third tells how many make a sample.
-    trial = peer.ask("steps", count=1)
-    if trial["wall"] < SAMPLE_SECONDS:
-        trial = peer.ask("steps", count=1)
+    for _ in range(2):
+        if trial is first or trial["wall"] < SAMPLE_SECONDS:
+            trial = peer.ask("steps", count=1)
     mine.steps_per_sample = max(1, min(MOST_STEPS, round(SAMPLE_SECONDS
                                                          / max(trial["wall"], 1e-7))))
 
@@ -154,9 +158,8 @@ def _judge(outcome: Outcome, workload: Workload, clock: str, peaks: Peaks) -> No
         seconds = mine.seconds(clock)
         mine.flops_per_second = workload.flops / seconds or None
         mine.bytes_per_second = workload.nbytes / seconds or None
-        if workload.flops or workload.nbytes:
-            mine.fraction_of_peak = peaks.least_seconds(workload.flops, workload.nbytes) / seconds
-    _compare_evidence(good, workload.tolerance)
+    set_fractions(outcome, clock, peaks)
+    _compare_evidence(good, workload.tolerance, workload.trajectory)
     if "tfn" not in good:
         return
     ours = good["tfn"]
@@ -170,12 +173,23 @@ def _judge(outcome: Outcome, workload: Workload, clock: str, peaks: Peaks) -> No
                                    strict=False)])
 
 
-def _compare_evidence(good: dict[str, Measured], tolerance: float) -> None:
-    """Does every peer find what most find? With two that differ, neither agrees."""
+def set_fractions(outcome: Outcome, clock: str, peaks: Peaks) -> None:
+    """How near each peer comes to what `peaks` allow."""
+    least = peaks.least_seconds(outcome.flops, outcome.nbytes)
+    for mine in outcome.peers.values():
+        if mine.status == "ok" and least:
+            mine.fraction_of_peak = least / mine.seconds(clock)
+
+
+def _compare_evidence(good: dict[str, Measured], tolerance: float, trajectory: bool) -> None:
+    """Does every peer find what most find? With two that differ, neither agrees. Trajectories are
+    compared as far as the shortest goes."""
+    common = min((len(m.evidence) for m in good.values()), default=0) if trajectory else None
     for name, mine in good.items():
         others = [m for other, m in good.items() if other != name]
         if others:
-            near = sum(close(mine.evidence, m.evidence, tolerance) for m in others)
+            near = sum(close(mine.evidence[:common], m.evidence[:common], tolerance)
+                       for m in others)
             mine.agrees = near * 2 >= len(others)
 
 
