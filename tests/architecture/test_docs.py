@@ -50,6 +50,5 @@ def test_files_to_open_exist(name, repository):
     text = page(name, repository)
     files = set(FILE.findall(text)) | {f"compiler/{f}" for f in SHORT.findall(text)}
     shortened = {f for f in files if SHORT.fullmatch(f"`{f}`")}
-    missing = [f for f in files - shortened if not (repository / f).is_file()]
-    assert files
-    assert not missing
+    assert not [f for f in files - shortened if not (repository / f).is_file()]
+    assert files or name not in ("architecture.md", "compiler.md")
