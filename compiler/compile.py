@@ -139,7 +139,9 @@ class Executable:
         does not fit its declared type.
         """
         sizes = self._check(arguments)
-        arrays = [a if a.flags.c_contiguous else np.ascontiguousarray(a) for a in arguments]
+        # A NumPy scalar has no memory of its own; asarray gives it some.
+        arrays = [a if type(a) is np.ndarray and a.flags.c_contiguous else np.asarray(a, order="C")
+                  for a in arguments]
         with self._lock:
             bound = self._bound.get(sizes)
             if bound is None:

@@ -217,7 +217,8 @@ class Emitter(Text):
 
     def constant_element(self, op: Op, index) -> str:
         """A splat constant: inlined when it may shape the code, else a run-time scalar."""
-        value = op.attributes["value"].reshape(-1)[0] if op.attributes["value"].size else 0
+        array = op.attributes["value"]
+        value = array.reshape(-1)[0] if array.size else np.zeros((), array.dtype)[()]
         dtype = op.result.dtype
         if not dtype.is_float or float(value) in _INLINE or value != value:
             return literal(value, dtype)
@@ -284,8 +285,9 @@ class Emitter(Text):
         self.functions.add(symbol)
         kind = register_type(dtype)
         result = self.inst(f"call {kind} @{symbol}({', '.join(f'{kind} {o}' for o in operands)})")
-        if dtype.llvm == "half" and name in mathlib.THROUGH_DOUBLE:
-            # Or LLVM rounds the double to half at once, by a function of a compiler library.
+        if kind == "float" and name in mathlib.THROUGH_DOUBLE:
+            # Or, before a conversion to half, LLVM rounds the double to half at once, by a function of
+            # a compiler library.
             self.declare("declare float @llvm.arithmetic.fence.f32(float)")
             result = self.inst(f"call float @llvm.arithmetic.fence.f32(float {result})")
         return result
@@ -393,6 +395,8 @@ class Emitter(Text):
         if source.is_float and target.is_float:
             if a == b:
                 return x
+            if target.is_narrow:
+                return self._to_odd(x)
             return self.inst(f"{'fpext' if target.bits == 64 else 'fptrunc'} {a} {x} to {b}")
         if source.is_float:
             sign = "s" if target.kind == "int" else "u"
@@ -409,17 +413,39 @@ class Emitter(Text):
             return self.inst(f"trunc {a} {x} to {b}")
         return self.inst(f"{'sext' if signed else 'zext'} {a} {x} to {b}")
 
+    def _to_odd(self, x: str) -> str:
+        """A double as a float that rounds to a narrow type as the double does: where it is not exact,
+        the last bit is set."""
+        near = self.inst(f"fptrunc double {x} to float")
+        back = self.inst(f"fpext float {near} to double")
+        exact = self.inst(f"fcmp ueq double {back}, {x}")
+        self.declare("declare double @llvm.fabs.f64(double)")
+        sizes = [self.inst(f"call double @llvm.fabs.f64(double {v})") for v in (back, x)]
+        up = self.inst(f"zext i1 {self.inst(f'fcmp ogt double {sizes[0]}, {sizes[1]}')} to i32")
+        bits = self.inst(f"bitcast float {near} to i32")
+        odd = self.inst(f"or i32 {self.inst(f'sub i32 {bits}, {up}')}, 1")
+        return self.inst(f"bitcast i32 {self.inst(f'select i1 {exact}, i32 {bits}, i32 {odd}')}"
+                         " to float")
+
     def bitcast(self, x: str, source: DType, target: DType) -> str:
         if source.is_float and source.is_narrow:
             x = self.narrowed(x, source)
         if source.llvm != target.llvm:
-            x = self.inst(f"bitcast {source.llvm} {x} to {target.llvm}")
+            # Bits of a float of less than a byte are a byte, those of an integer are not.
+            how = "bitcast"
+            if source.is_narrow and target.is_narrow and source.bits < 8:
+                how = "zext" if source.is_integer else "trunc"
+            x = self.inst(f"{how} {source.llvm} {x} to {target.llvm}")
         if target.is_float and target.is_narrow:
             x = self.widened(x, target)
         return x
 
     def to_index(self, register: str, dtype: DType) -> Index:
         """An integer register as an i64 index."""
+        if dtype.bits == 64 and dtype.kind == "uint":
+            # Indices are signed; beyond their range is out of bounds all the same.
+            self.declare("declare i64 @llvm.umin.i64(i64, i64)")
+            return self.inst(f"call i64 @llvm.umin.i64(i64 {register}, i64 {(1 << 63) - 1})")
         if dtype.bits == 64:
             return register
         return self.inst(
@@ -479,7 +505,8 @@ class Emitter(Text):
 
     def scratch(self, size: Extent) -> str:
         """The kernel's scratch memory of `size` bytes, 64-byte aligned, the same in all phases."""
-        self.scratch_bytes = size
+        # Never none of it: the kernel's text names the pointer.
+        self.scratch_bytes = 1 if size == 0 else size
         return "%scratch"
 
     def workspace(self, size: int) -> str:

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..ir.dtypes import DType
+from ..ir.dtypes import F32, F64, DType
 
 Index = int | str
 
@@ -21,6 +21,10 @@ def literal(value, dtype: DType) -> str:
         return "true" if value else "false"
     if dtype.is_integer:
         return str(int(value))
+    if dtype.kind == "complex":
+        part = F32 if dtype.bits == 64 else F64
+        return (f"{{{part.llvm} {literal(value.real, part)},"
+                f" {part.llvm} {literal(value.imag, part)}}}")
     number = float(value)
     if dtype.bits <= 32:
         number = struct.unpack("<f", struct.pack("<f", _clip_f32(number)))[0]

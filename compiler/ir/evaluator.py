@@ -33,6 +33,11 @@ def evaluate(function: Function, arguments: Sequence) -> list[np.ndarray]:
         if array.dtype != argument.dtype.numpy or not fits:
             raise OpError(f"argument {i} of {function.name} must be {argument.type},"
                           f" got {array.dtype}{list(array.shape)}")
+    sizes = _sizes(function, arrays)
+    if sizes:
+        from .rewrite import substitute_function
+
+        function = substitute_function(function, sizes)
     return run_block(function.body, arrays)
 
 
@@ -46,23 +51,19 @@ def run_block(
     environment.update(
         (v, Array(np.asarray(a))) for v, a in zip(block.arguments, arguments, strict=True))
     with eager():
-        replay_ops(_concrete(block, environment), environment)
+        replay_ops(block.ops, environment)
     return [np.asarray(environment[v]) for v in block.returns]
 
 
-def _concrete(block: Block, environment):
-    """Ops of the block with symbolic shape attributes replaced by the sizes of the arguments."""
+def _sizes(function: Function, arrays: Sequence[np.ndarray]) -> dict[str, int]:
+    """The symbolic dims of the arguments, as the arrays have them."""
     sizes: dict[str, int] = {}
-    for value in block.arguments:
-        for extent, actual in zip(value.shape, environment[value].shape, strict=True):
+    for value, array in zip(function.arguments, arrays, strict=True):
+        for extent, actual in zip(value.shape, array.shape, strict=True):
             if isinstance(extent, Dim) and len(extent.terms) == 1:
                 (name, coefficient), = extent.terms
                 sizes.setdefault(name, (actual - extent.constant) // coefficient)
-    if not sizes:
-        return block.ops
-    from .rewrite import substitute_dims
-
-    return substitute_dims(block, sizes)
+    return sizes
 
 
 def run_scalar_block(block: Block, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:

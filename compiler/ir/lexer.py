@@ -34,6 +34,9 @@ _TOKEN = re.compile(
     re.VERBOSE | re.ASCII,
 )
 
+_LONGEST = 500
+"""A longer message is cut."""
+
 
 class Tokens:
     """The tokens of a text: `texts[i]` begins at character `starts[i]`; the last one is empty."""
@@ -67,10 +70,16 @@ class Tokens:
         return line, self.starts[index] - self._lines[line - 1] + 1
 
     def location(self, index: int) -> Location:
-        return Location(self.filename, self.place(index)[0])
+        line, column = self.place(index)
+        return Location(self.filename, line, "", self._span(index, column))
+
+    def _span(self, index: int, column: int) -> tuple[int, int]:
+        return column - 1, column - 1 + max(len(self.texts[index]), 1)
 
     def error(self, index: int, message: str, kind: type = ParseError):
         """An error at token `index`, to be raised; the message names the column."""
         line, column = self.place(index)
-        span = (column - 1, column - 1 + max(len(self.texts[index]), 1))
-        return kind(f"{message} (column {column})", Location(self.filename, line, "", span))
+        if len(message) > _LONGEST:  # It may quote a literal.
+            message = message[:_LONGEST - 3] + "..."
+        return kind(f"{message} (column {column})",
+                    Location(self.filename, line, "", self._span(index, column)))

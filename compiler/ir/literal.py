@@ -76,6 +76,10 @@ _ITEM = re.compile(r"\s*(?:(\[)|(\])|(,)|\(\s*([^\s,()\[\]]+)\s*,\s*([^\s,()\[\]
                    r"|([^\s,()\[\]]+))")
 
 
+def _quoted(element: str) -> str:
+    return repr(element if len(element) <= 40 else element[:37] + "...")
+
+
 def read_dense(text: str, type: TensorType) -> np.ndarray:
     """The array of a token `dense<...>`; `ValueError` says what does not fit `type`."""
     body = text[len("dense<"):-1].strip()
@@ -169,7 +173,7 @@ def _read_elements(elements: list, dtype: DType) -> np.ndarray:
         words = {"true": True, "false": False, "1": True, "0": False, "-1": True}
         unknown = next((e for e in elements if e not in words), None)
         if unknown is not None:
-            raise ValueError(f"{unknown!r} is not true or false")
+            raise ValueError(f"{_quoted(unknown)} is not true or false")
         return np.asarray([words[e] for e in elements], np.bool_)
     return _read_integers(elements, dtype)
 
@@ -177,7 +181,7 @@ def _read_elements(elements: list, dtype: DType) -> np.ndarray:
 def _complex_pair(element: str):
     inner = element.strip()
     if not (inner.startswith("(") and inner.endswith(")")) or inner.count(",") != 1:
-        raise ValueError(f"{element!r} is not a complex number (re, im)")
+        raise ValueError(f"{_quoted(element)} is not a complex number (re, im)")
     return tuple(part.strip() for part in inner[1:-1].split(","))
 
 
@@ -193,7 +197,7 @@ def _read_float(element: str, dtype: np.dtype):
         with np.errstate(over="ignore"):
             return np.asarray(float(element)).astype(dtype)[()]
     except ValueError:
-        raise ValueError(f"{element!r} is not a number") from None
+        raise ValueError(f"{_quoted(element)} is not a number") from None
 
 
 def _read_integers(elements: list[str], dtype: DType) -> np.ndarray:
@@ -201,8 +205,8 @@ def _read_integers(elements: list[str], dtype: DType) -> np.ndarray:
     try:
         values = [int(e, 0) if "0x" in e else int(e) for e in elements]
     except ValueError:
-        raise ValueError(f"{next(e for e in elements if not _is_integer(e))!r} is not an integer"
-                         ) from None
+        raise ValueError(f"{_quoted(next(e for e in elements if not _is_integer(e)))} is not an"
+                         " integer") from None
     outside = next((v for v in values if not info.min <= v < 1 << dtype.bits), None)
     if outside is not None:
         raise ValueError(f"{outside} does not fit {dtype}")

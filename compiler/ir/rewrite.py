@@ -89,28 +89,22 @@ def substitute_attribute(value: Any, sizes: Mapping[str, Extent]) -> Any:
     return value
 
 
-def substitute_dims(block: Block, sizes: Mapping[str, Extent]) -> list[Op]:
-    """The ops of `block` with symbolic dims in attributes replaced; values are shared."""
-    ops = []
+def _substitute_block(block: Block, sizes: Mapping[str, Extent], values: dict[Value, Value]) -> Block:
+    """A copy of `block` with symbolic dims replaced; `values` gives what stands for outer values."""
+    new = Block([a.type.substitute(sizes) for a in block.arguments])
+    values.update(zip(block.arguments, new.arguments, strict=True))
     for op in block.ops:
-        attributes = {k: substitute_attribute(v, sizes) for k, v in op.attributes.items()}
-        new = Op(op.definition, op.operands, [], attributes, op.regions, op.location)
-        new.results = op.results
-        ops.append(new)
-    return ops
+        copy = Op(op.definition, [values.get(o, o) for o in op.operands],
+                  [r.type.substitute(sizes) for r in op.results],
+                  {k: substitute_attribute(v, sizes) for k, v in op.attributes.items()},
+                  [_substitute_block(r, sizes, values) for r in op.regions], op.location)
+        new.ops.append(copy)
+        values.update(zip(op.results, copy.results, strict=True))
+    new.returns = [values.get(v, v) for v in block.returns]
+    return new
 
 
 def substitute_function(function: Function, sizes: Mapping[str, Extent]) -> Function:
     """`function` for given sizes of its symbolic dims (ints, or other dims)."""
-    block = Block([a.type.substitute(sizes) for a in function.arguments])
-    values = dict(zip(function.arguments, block.arguments, strict=True))
-    for op in function.ops:
-        attributes = {k: substitute_attribute(v, sizes) for k, v in op.attributes.items()}
-        new = Op(op.definition, [values[o] for o in op.operands],
-                 [r.type.substitute(sizes) for r in op.results], attributes,
-                 [clone_block(r, values) for r in op.regions], op.location)
-        block.ops.append(new)
-        values.update(zip(op.results, new.results, strict=True))
-    block.returns = [values[v] for v in function.returns]
-    return Function(function.name, block, function.argument_attributes,
-                    function.result_attributes, function.public)
+    return Function(function.name, _substitute_block(function.body, sizes, {}),
+                    function.argument_attributes, function.result_attributes, function.public)

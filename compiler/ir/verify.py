@@ -15,6 +15,7 @@ from ..ops.quantized import infer_quantized
 from .core import Block, Function, Location, Module, Op, TensorType, Value
 from .dims import InconclusiveDimension
 from .quantized import is_quantized
+from .structure import check_structure
 from .types import is_unknown
 
 
@@ -68,6 +69,7 @@ def _verify_block(block: Block, outer: set[Value], where: str) -> None:
         _verify_attributes(op)
         for region in op.regions:
             _verify_block(region, visible, f"a region of {op.name} in {where}")
+        check_structure(op)
         _verify_types(op)
         visible.update(op.results)
     for value in block.returns:

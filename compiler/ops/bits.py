@@ -1,11 +1,12 @@
 """Elementwise ops on bit patterns: counting bits, the high half of a product, the next float, a float
-rounded to a smaller format."""
+rounded to a smaller format, shifts."""
 
 from __future__ import annotations
 
 import ml_dtypes
 import numpy as np
 
+from ..errors import UnsupportedError
 from ..ir.dtypes import DType, as_dtype, widened
 from .declare import FLOAT, INTEGER, check_dtype, op, require
 from .elementwise import Binary, Elementwise, Unary
@@ -83,6 +84,9 @@ class NextAfter(Binary):
     def decompose(operands, attributes, regions):
         from ..numpy.special import next_after
 
+        if operands[0].type.dtype.bits == 6:
+            raise UnsupportedError("next_after of six-bit floats is not supported: there are no"
+                                   " integers of their width")
         return [next_after(*operands)]
 
     @staticmethod
@@ -150,3 +154,62 @@ class Format:
         self.infinity = (2 * center + 1) << wide.nmant
         self.overflow = (center + bias + 1) << wide.nmant
         self.smallest = (center - bias + 1) << wide.nmant
+
+
+# -- shifts ---------------------------------------------------------------------------------------
+
+def _bits(x: np.ndarray, dtype: DType) -> np.ndarray:
+    """Integers as unsigned ones of their bits alone."""
+    unsigned = widened(x).view(f"u{dtype.itemsize}")
+    return unsigned & unsigned.dtype.type((1 << dtype.bits) - 1)
+
+
+def _signed(bits: np.ndarray, dtype: DType) -> np.ndarray:
+    """Bits as integers whose highest one is a sign."""
+    unused = bits.dtype.type(8 * dtype.itemsize - dtype.bits)
+    signed = np.left_shift(bits, unused).view(f"i{dtype.itemsize}")
+    return np.right_shift(signed, unused.astype(signed.dtype))
+
+
+def _left(bits, amount, dtype):
+    return np.left_shift(bits, amount)
+
+
+def _logical_right(bits, amount, dtype):
+    return np.right_shift(bits, amount)
+
+
+def _arithmetic_right(bits, amount, dtype):
+    """The highest bit is a sign, in unsigned types, too (as XLA)."""
+    signed = _signed(bits, dtype)
+    return np.right_shift(signed, amount.astype(signed.dtype)).view(bits.dtype)
+
+
+class _Shift(Binary):
+    """Shifts by as much as the width or more: nothing is left, or the sign alone."""
+
+    accepts = INTEGER
+    keeps_sign = False
+
+    @classmethod
+    def evaluate(cls, operands, attributes, regions, result_types):
+        dtype = result_types[0].dtype
+        bits, amount = (_bits(x, dtype) for x in operands)
+        outside = amount >= dtype.bits
+        most = amount.dtype.type(dtype.bits - 1)
+        shifted = cls.function(bits, np.where(outside, most, amount), dtype)
+        if not cls.keeps_sign:
+            shifted = np.where(outside, 0, shifted).astype(bits.dtype)
+        shifted = shifted & bits.dtype.type((1 << dtype.bits) - 1)
+        return [_signed(shifted, dtype) if dtype.kind == "int" else shifted]
+
+
+def _declare_shift(name, function, opcode, keeps_sign=False):
+    body = dict(function=staticmethod(function), keeps_sign=keeps_sign, scalar=staticmethod(
+        lambda emit, dtype, x, y: emit.shift(opcode, dtype, x, y)))
+    return op(name)(type(name.split(".")[1].title().replace("_", ""), (_Shift,), body))
+
+
+_declare_shift("stablehlo.shift_left", _left, "shl")
+_declare_shift("stablehlo.shift_right_arithmetic", _arithmetic_right, "ashr", keeps_sign=True)
+_declare_shift("stablehlo.shift_right_logical", _logical_right, "lshr")

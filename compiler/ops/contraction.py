@@ -201,6 +201,33 @@ def _dilated(extent, dilation):
     return 0 if extent == 0 else (extent - 1) * dilation + 1
 
 
+def _check_layout(a: dict, rank: int) -> None:
+    """Dimension numbers name each dim once; windows have an amount for each spatial dim."""
+    n: ConvDimensionNumbers = a["dimension_numbers"]
+    layouts = (
+        ("C13", "input", (n.input_batch_dimension, n.input_feature_dimension,
+                          *n.input_spatial_dimensions)),
+        ("C18", "kernel", (n.kernel_input_feature_dimension, n.kernel_output_feature_dimension,
+                           *n.kernel_spatial_dimensions)),
+        ("C20", "output", (n.output_batch_dimension, n.output_feature_dimension,
+                           *n.output_spatial_dimensions)))
+    for constraint, name, dims in layouts:
+        require(sorted(dims) == list(range(rank)), constraint,
+                f"the {name} dimensions {list(dims)} of convolution do not name each of {rank} dims"
+                " once")
+    for constraint, name in (("C2", "window_strides"), ("C4", "padding"), ("C5", "lhs_dilation"),
+                             ("C7", "rhs_dilation"), ("C9", "window_reversal")):
+        # Texts in the wild have more than there are dims; what is too much says nothing.
+        require(len(a[name]) >= rank - 2, constraint,
+                f"`{name}` of convolution needs {rank - 2} entries, got {len(a[name])}")
+    for constraint, name in (("C3", "window_strides"), ("C6", "lhs_dilation"), ("C8", "rhs_dilation")):
+        require(all(e > 0 for e in a[name]), constraint, f"`{name}` {list(a[name])} is not positive")
+    for constraint, name in (("C21", "feature_group_count"), ("C22", "batch_group_count")):
+        require(a[name] > 0, constraint, f"`{name}` of convolution is {a[name]}, not positive")
+    require(a["feature_group_count"] == 1 or a["batch_group_count"] == 1, "C23",
+            "convolution has feature groups or batch groups, not both")
+
+
 @op("stablehlo.convolution")
 class Convolution(OpDefinition):
     """N-d convolution with strides, padding, dilations and groups."""
@@ -214,6 +241,7 @@ class Convolution(OpDefinition):
         n: ConvDimensionNumbers = a["dimension_numbers"]
         groups, batch_groups = a["feature_group_count"], a["batch_group_count"]
         require(lhs.rank == rhs.rank, "C1", f"convolution of {lhs} with {rhs}")
+        _check_layout(a, lhs.rank)
         features = rhs.shape[n.kernel_output_feature_dimension]
         require(lhs.shape[n.input_feature_dimension]
                 == rhs.shape[n.kernel_input_feature_dimension] * groups, "C14",
@@ -394,7 +422,8 @@ def _convolve(lhs, rhs, a, result_type):
         patch = x[(slice(None), slice(None), *window)]
         patch = patch.reshape(batch_groups, batch, groups, x.shape[1] // groups, total.shape[-1])
         patch = patch[0].transpose(1, 0, 2, 3) if batch_groups == 1 else patch[:, :, 0]
-        kernel = w[(slice(None), slice(None), *offset)].reshape(len(total), 1, -1, w.shape[1])
+        kernel = w[(slice(None), slice(None), *offset)].reshape(
+            len(total), 1, features // len(total), w.shape[1])
         total += np.matmul(kernel, patch)
     result = total.transpose(1, 0, 2, 3).reshape([batch, features, *out])
     order = np.argsort([n.output_batch_dimension, n.output_feature_dimension,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 
-from ..errors import OpError
+from ..errors import OpError, UnsupportedError
 from ..ir.core import TensorType
 from ..ir.dtypes import (
     C64,
@@ -246,7 +246,10 @@ def _logistic(x):
 
 
 def _round_away(x):
-    return np.where(np.abs(x) >= 2.0**52, x, np.copysign(np.floor(np.abs(x) + 0.5), x))
+    # Adding a half would round: 2**23 + 1 in f32, or the number below a half.
+    size = np.abs(x)
+    whole = np.floor(size)
+    return np.copysign(np.where(size - whole >= 0.5, whole + 1, whole), x).astype(x.dtype)
 
 
 def _erf(x):
@@ -320,6 +323,26 @@ def declare_binary(name, function, scalar, derivative=None, accepts=NUMBER, expe
     return op(name)(type(name.split(".")[1].title().replace("_", ""), (Binary,), body))
 
 
+def _extreme(function, sign):
+    """`function` with -0 below 0, which NumPy leaves open; `sign` combines the signs of two zeros."""
+
+    def extreme(x, y):
+        result = function(x, y)
+        if result.dtype.kind != "f":
+            return result
+        zero = (x == 0) & (y == 0)
+        if not zero.any():
+            return result
+        signs = sign(np.signbit(x), np.signbit(y))
+        return np.where(zero, np.where(signs, result.dtype.type(-0.0), result.dtype.type(0.0)), result)
+
+    return extreme
+
+
+_maximum = _extreme(np.maximum, np.logical_and)
+_minimum = _extreme(np.minimum, np.logical_or)
+
+
 def _divide(x, y):
     """Integers: truncation, x/0 = -1, INT_MIN/-1 = INT_MIN (as XLA)."""
     if x.dtype.kind not in "iu":
@@ -332,29 +355,12 @@ def _divide(x, y):
 
 def _remainder(x, y):
     """Sign of the dividend; integers: x % 0 = x."""
+    if x.dtype.kind == "c":
+        raise UnsupportedError("remainder of complex numbers is not supported: the specification does"
+                               " not say what it is")
     if x.dtype.kind not in "iu":
         return np.fmod(x, y)
     return np.where(y == 0, x, np.fmod(x, np.where(y == 0, 1, y)))
-
-
-def _shift(function, fill):
-    def shift(x, y):
-        width = x.dtype.itemsize * 8
-        outside = (y.view(f"u{y.dtype.itemsize}") >= width)
-        return np.where(outside, fill(x), function(x, np.where(outside, 0, y)))
-
-    return shift
-
-
-def _logical_right(x, y):
-    unsigned = f"u{x.dtype.itemsize}"
-    return np.right_shift(x.view(unsigned), y.view(unsigned)).view(x.dtype)
-
-
-def _arithmetic_right(x, y):
-    """The highest bit is a sign, in unsigned types, too (as XLA)."""
-    signed = f"i{x.dtype.itemsize}"
-    return np.right_shift(x.view(signed), np.asarray(y).astype(signed)).view(x.dtype)
 
 
 def _power(x, y):
@@ -387,10 +393,6 @@ def _extreme_scalar(float_name, signed, unsigned, boolean):
         return emit.intrinsic(unsigned if dtype.kind == "uint" else signed, dtype, x, y)
 
     return scalar
-
-
-def _shift_scalar(opcode):
-    return lambda emit, dtype, x, y: emit.shift(opcode, dtype, x, y)
 
 
 def _extreme_derivative(direction):
@@ -430,9 +432,9 @@ declare_binary("stablehlo.remainder", _remainder, _remainder_scalar,
                lambda ct, r, x, y: (ct, -ct * bind("stablehlo.sign", x / y)
                                     * bind("stablehlo.floor", bind("stablehlo.abs", x / y))),
                NUMBER, True)
-declare_binary("stablehlo.maximum", np.maximum,
+declare_binary("stablehlo.maximum", _maximum,
                _extreme_scalar("maximum", "smax", "umax", "or"), _extreme_derivative("GT"), ANY)
-declare_binary("stablehlo.minimum", np.minimum,
+declare_binary("stablehlo.minimum", _minimum,
                _extreme_scalar("minimum", "smin", "umin", "and"), _extreme_derivative("LT"), ANY)
 declare_binary("stablehlo.power", _power, lambda emit, dtype, x, y: emit.math("pow", dtype, x, y),
                _power_derivative, NUMBER, True)
@@ -446,13 +448,6 @@ declare_binary("stablehlo.or", np.bitwise_or, _opcode(int="or", uint="or", bool=
                INTEGER | BOOL)
 declare_binary("stablehlo.xor", np.bitwise_xor, _opcode(int="xor", uint="xor", bool="xor"), None,
                INTEGER | BOOL)
-declare_binary("stablehlo.shift_left", _shift(np.left_shift, np.zeros_like), _shift_scalar("shl"),
-               None, INTEGER)
-declare_binary("stablehlo.shift_right_arithmetic",
-               _shift(_arithmetic_right, lambda x: _arithmetic_right(x, x.itemsize * 8 - 1)),
-               _shift_scalar("ashr"), None, INTEGER)
-declare_binary("stablehlo.shift_right_logical", _shift(_logical_right, np.zeros_like),
-               _shift_scalar("lshr"), None, INTEGER)
 
 
 # -- the rest -------------------------------------------------------------------------------------
@@ -545,7 +540,7 @@ class Clamp(Elementwise):
 
     def evaluate(operands, attributes, regions, result_types):
         low, x, high = map(widened, operands)
-        return [np.minimum(np.maximum(x, low), high)]
+        return [_minimum(_maximum(x, low), high)]
 
     def vjp(cotangents, op, operands, results):
         low, x, high = operands
@@ -582,6 +577,17 @@ def _saturating(x: np.ndarray, target: DType) -> np.ndarray:
     return np.where(low, info.min, np.where(high, info.max, middle)).astype(target.numpy)
 
 
+def _to_odd(x: np.ndarray) -> np.ndarray:
+    """f64 as f32 that rounds to a narrow type as the f64 does: where it is not exact, the last bit is
+    set."""
+    near = np.asarray(x.astype(np.float32))
+    back = near.astype(np.float64)
+    exact = (back == x) | np.isnan(x)
+    bits = near.view(np.int32)
+    odd = (bits - (np.abs(back) > np.abs(x))) | 1
+    return np.where(exact, bits, odd).astype(np.int32).view(np.float32)
+
+
 @op("stablehlo.convert")
 class Convert(Elementwise):
     """Change the element type: float to int truncates, saturates and maps NaN to 0; to i1 is != 0."""
@@ -599,6 +605,8 @@ class Convert(Elementwise):
             return [_saturating(x, target)]
         if x.dtype.kind == "c" and target.kind != "complex":
             x = x.real
+        if x.dtype == np.float64 and target.is_narrow and target.is_float:
+            return [_to_odd(x).astype(target.numpy)]
         # ml_dtypes does not convert every narrow type to every other.
         return [widened(x).astype(target.wide).astype(target.numpy)]
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import UnsupportedError
 from ..ir.core import Function, TensorType
+from ..ir.dims import Dim
 from ..ir.dtypes import I32, as_dtype
 from ..ir.structs import GatherDimensionNumbers, ScatterDimensionNumbers
 from ..trace.core import bind, replay, trace_region
@@ -52,6 +53,8 @@ def _full_index(shape, indices, n: GatherDimensionNumbers, sizes, result_rank):
         start = np.zeros([1] * result_rank, np.int64)
         if d in n.start_index_map:
             component = _index_component(indices, n.index_vector_dim, n.start_index_map.index(d))
+            if component.dtype == np.uint64:
+                component = np.minimum(component, np.uint64(np.iinfo(np.int64).max))
             start = spread(component.astype(np.int64), batch)
             inside = inside & (start >= 0) & (start <= extent - sizes[d])
         elif d in n.operand_batching_dims:
@@ -64,6 +67,48 @@ def _full_index(shape, indices, n: GatherDimensionNumbers, sizes, result_rank):
             offset = spread(np.arange(sizes[d]), [n.offset_dims[kept.index(d)]])
         offsets.append(offset)
     return starts, offsets, inside
+
+
+_CONSTRAINTS = {"gather": (1, 3, 4, 5, 6, 8, 11, 14, 15, 16, 17, 18, 19),
+                "scatter": (2, 19, 7, 8, 9, 11, 13, 15, 16, 17, 18, 20, 21)}
+"""The numbers the specification gives the same constraints of the two ops."""
+
+
+def _check_numbers(name: str, x: TensorType, indices: TensorType, n: GatherDimensionNumbers,
+                   result_rank: int) -> None:
+    """The constraints on dimension numbers that do not depend on the data."""
+    vector = n.index_vector_dim
+    paired = list(zip(n.operand_batching_dims, n.start_indices_batching_dims, strict=False))
+    components = indices.shape[vector] if 0 <= vector < indices.rank else 1
+
+    def unique(dims) -> bool:
+        return len(set(dims)) == len(dims)
+
+    def within(dims, rank: int) -> bool:
+        return all(0 <= d < rank for d in dims)
+
+    rules = (
+        (x.rank == len(n.offset_dims) + len(n.collapsed_slice_dims) + len(n.operand_batching_dims),
+         "each dim of the operand is a window dim, left out, or a batching dim"),
+        (isinstance(components, Dim) or len(n.start_index_map) == components,
+         f"an index has {components} components, {len(n.start_index_map)} are mapped"),
+        (list(n.offset_dims) == sorted(set(n.offset_dims)), "window dims are in order"),
+        (within(n.offset_dims, result_rank), "window dims are dims of the windows' tensor"),
+        (unique((*n.collapsed_slice_dims, *n.operand_batching_dims)), "a dim is left out once"),
+        (within(n.collapsed_slice_dims, x.rank), "what is left out are dims of the operand"),
+        (within(n.operand_batching_dims, x.rank), "batching dims are dims of the operand"),
+        (within(n.start_indices_batching_dims, indices.rank), "batching dims are dims of the indices"),
+        (vector not in n.start_indices_batching_dims, "the index vector is no batching dim"),
+        (len(n.operand_batching_dims) == len(n.start_indices_batching_dims),
+         "operand and indices have as many batching dims"),
+        (within(n.operand_batching_dims, x.rank)
+         and within(n.start_indices_batching_dims, indices.rank)
+         and all(x.shape[a] == indices.shape[b] for a, b in paired), "batching dims have one extent"),
+        (unique((*n.start_index_map, *n.operand_batching_dims)), "a dim is indexed once"),
+        (within(n.start_index_map, x.rank), "indexed dims are dims of the operand"),
+    )
+    for number, (holds, what) in zip(_CONSTRAINTS[name], rules, strict=True):
+        require(holds, f"C{number}", f"{name} of {x} by {indices} with {n}: {what}")
 
 
 @op("stablehlo.gather")
@@ -90,6 +135,7 @@ class Gather(OpDefinition):
         require(len(offset) == len(n.offset_dims), "C1",
                 f"gather needs {len(offset)} offset dims, got {list(n.offset_dims)}")
         rank = len(batch) + len(offset)
+        _check_numbers("gather", x, indices, n, rank)
         batch_iter, offset_iter = iter(batch), iter(offset)
         return [x.with_shape([next(offset_iter) if d in n.offset_dims else next(batch_iter)
                               for d in range(rank)])]
@@ -221,6 +267,12 @@ class Scatter(OpDefinition):
         require(updates.dtype is x.dtype, "C6", f"cannot scatter {updates} into {x}")
         require(indices.dtype.is_integer, "I2", f"scatter needs integer indices, got {indices}")
         batch = [e for d, e in enumerate(indices.shape) if d != n.index_vector_dim]
+        _check_numbers("scatter", x, indices, Scatter.as_gather(n), updates.rank)
+        sizes = Scatter.window_sizes(x.shape, updates.shape, n)
+        require(updates.rank == len(batch) + len(n.update_window_dims)
+                and all(isinstance(s, Dim) or isinstance(e, Dim) or s <= e
+                        for s, e in zip(sizes, x.shape, strict=True)), "C4",
+                f"the windows of {updates} do not fit {x}")
         got = [updates.shape[d] for d in _batch_dims(updates.rank, n.update_window_dims)]
         require(got == batch, "C4", f"updates {updates} do not match indices {indices}")
         return [x]
@@ -254,7 +306,9 @@ class Scatter(OpDefinition):
         kind = combiner(regions[0])
         body = regions[0]
         if not place:
-            return [run_reducer(body, [x], [updates])[0] if inside.all() else x]
+            for value in updates.reshape(-1):
+                x = np.asarray(run_reducer(body, [x], [value])[0], x.dtype)
+            return [x]
         if kind is not None:
             COMBINERS[kind].at(result, place, values)
         elif body.returns[0] is body.arguments[1] and not body.ops:
@@ -328,6 +382,8 @@ class Sort(OpDefinition):
     def infer(operands, attributes, regions):
         require(all(x.shape == operands[0].shape for x in operands), "C3",
                 f"sort needs operands of one shape, got {' and '.join(map(str, operands))}")
+        rank, axis = operands[0].rank, attributes.get("dimension", -1)
+        require(-rank <= axis < rank, "C4", f"sort of {operands[0]} along dimension {axis}")
         return list(operands)
 
     def evaluate(operands, attributes, regions, result_types):

@@ -20,7 +20,7 @@ from ..ops.complex import PART
 from ..ops.elementwise import BitcastConvert
 from ..ops.reduction import combiner
 from ..trace.core import bind, located, replay_op, replay_ops, trace, trace_region
-from .regions import CONTROL
+from .regions import CONTROL, REGION
 
 _MOVES = frozenset("stablehlo." + name for name in (
     "add", "subtract", "negate", "reshape", "transpose", "broadcast_in_dim", "slice", "reverse", "pad",
@@ -47,7 +47,10 @@ FUNCTIONS: dict[str, Callable[..., complexes.Pair]] = {
 
 
 def split_complex(function: Function, target=None) -> Function:
-    """`function` on real numbers inside; itself when it has no complex ones."""
+    """`function` on real numbers inside; itself when it has no complex ones, or is a region: those are
+    split with the function around them."""
+    if function.name == REGION:
+        return function
     if not any(v.dtype.kind == "complex" for op in function.body.walk()
                for v in (*op.operands, *op.results)):
         return function
@@ -104,7 +107,8 @@ def _op(op: Op, operands: list[Any], environment: Mapping[Value, Any]) -> list[A
                       **op.attributes) for i in range(2)]
         if len(op.results) == 1:
             return [Pair(parts)]
-        return [Pair(p) for p in zip(*parts, strict=True)]
+        return [Pair(p) if _is_complex(r) else p[0]
+                for r, p in zip(op.results, zip(*parts, strict=True), strict=True)]
     if op.name in FUNCTIONS:
         return [Pair(FUNCTIONS[op.name](*operands[0]))]
     rule = _RULES.get(op.name)

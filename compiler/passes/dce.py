@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from ..ir.core import Function, Value, free_values
+from ..ir.core import Block, Function, Op, Value
 from ..ir.rewrite import Rewriter
 
 
 def dce(function: Function, target=None) -> Function:
     """Keep what the returns and ops with effects need."""
-    needed: set[Value] = set(function.returns)
-    kept = set()
-    for op in reversed(function.ops):
-        if op.has_effect or any(r in needed for r in op.results):
-            kept.add(op)
-            needed.update(op.operands)
-            for region in op.regions:
-                needed.update(free_values(region))
+    kept, _ = _live(function.body)
     if len(kept) == len(function.ops):
         return function
     rewriter = Rewriter(function)
@@ -23,3 +16,17 @@ def dce(function: Function, target=None) -> Function:
         if op in kept:
             rewriter.copy(op)
     return rewriter.finish()
+
+
+def _live(block: Block) -> tuple[set[Op], set[Value]]:
+    """The ops of a block that are needed, and the values they need: of a region's, what it only reads
+    in order to drop it does not count."""
+    needed: set[Value] = set(block.returns)
+    kept: set[Op] = set()
+    for op in reversed(block.ops):
+        if op.has_effect or any(r in needed for r in op.results):
+            kept.add(op)
+            needed.update(op.operands)
+            for region in op.regions:
+                needed |= _live(region)[1]
+    return kept, needed

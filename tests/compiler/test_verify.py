@@ -56,7 +56,7 @@ MALFORMED = {
         "[0, 0] is not a permutation of the dims of tensor<2x3xf32> (C2)"),
     "wrong number of operands": (
         _function(lambda b: _op("stablehlo.select", b.arguments, [X])),
-        "stablehlo.select does not accept tensor<2x3xf32> with these attributes"),
+        "stablehlo.select takes 3 operands, got 1"),
     "stray value in a region": (
         _function(lambda b: _op("stablehlo.while", b.arguments, [X], regions=(
             Block([X]), _function(lambda r: _op("stablehlo.tanh", [STRAY], [X])).body))),

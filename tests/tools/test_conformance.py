@@ -87,3 +87,28 @@ def test_a_mistake(arguments, says, tmp_path, monkeypatch):
                            capture_output=True, text=True, timeout=120)
     assert found.returncode == 2
     assert says in found.stderr
+
+
+def _run(*arguments):
+    return subprocess.run([sys.executable, "-m", "tfn.tools.conformance", *map(str, arguments)],
+                          capture_output=True, text=True, timeout=300)
+
+
+def test_random_programs_of_a_seed(tmp_path):
+    done = _run("random", "--count", 5, "--seed", 1, "--json", tmp_path / "out.json",
+                "--out", tmp_path / "failures")
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert found["programs"] == 5 and found["failures"] == []
+    assert found["exact"] + found["bounded"] + sum(found["unsupported"].values()) == 5
+    assert "5 programs" in done.stdout
+
+
+def test_fuzzing_for_a_while(tmp_path):
+    (tmp_path / "good.mlir").write_text(PASSING)
+    done = _run("fuzz", tmp_path, "--seconds", 1, "--json", tmp_path / "out.json",
+                "--out", tmp_path / "failures")
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert found["cases"] >= 200 and found["findings"] == []
+    assert found["kinds"]["ParseError"] > 0
