@@ -21,9 +21,10 @@ from .passes import PIPELINE
 from .passes.inline import inline
 from .passes.regions import everywhere
 from .runtime import walk
+from .runtime.arena import ALIGNMENT
 from .runtime.cache import KERNELS
 from .runtime.host import HostCall
-from .runtime.plan import ALIGNMENT, Plan, make_plan
+from .runtime.plan import Plan, make_plan
 from .runtime.pool import pool
 from .runtime.processes import current_process
 

@@ -1,14 +1,13 @@
 """The plan: which kernel runs when, and where every value lives.
 
-Values that die inside the program share one arena: a value takes a free slot, a slot grows to its
-largest tenant. Sizes and offsets are affine in the symbolic dims, so one plan serves every batch
-size. Results live in buffers of their own; a donated argument lends its buffer to its result.
+Values that die inside the program share one arena (`arena.py`). Sizes and offsets are affine in the
+symbolic dims, so one plan serves every batch size. Results live in buffers of their own; a donated
+argument lends its buffer to its result.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -17,12 +16,9 @@ from ..codegen.target import Target
 from ..codegen.work import Work
 from ..dump import write_plan
 from ..ir.core import Function, Op, Value
-from ..ir.dims import Dim, Extent
+from ..ir.dims import Extent
+from .arena import Buffer, arrange
 from .linear import Node, linearise, reads_in_place
-
-ALIGNMENT = 64
-_NOMINAL = 32
-"""A size for symbolic dims when slots are compared."""
 
 
 @dataclass(frozen=True)
@@ -84,44 +80,12 @@ def make_plan(function: Function, target: Target, threads: int = 1) -> Plan:
     return plan
 
 
-def _aligned(size: Extent) -> Extent:
-    """`size` rounded up so that every multiple stays aligned, coefficient by coefficient."""
-    if isinstance(size, int):
-        return -(-size // ALIGNMENT) * ALIGNMENT
-    total: Extent = _aligned(max(size.constant, 0))
-    for name, coefficient in size.terms:
-        total = total + _aligned(max(coefficient, 0)) * Dim.named(name)
-    return total
-
-
-def _larger(a: Extent, b: Extent) -> Extent:
-    """An affine bound of both, coefficient by coefficient."""
-    terms: dict[str, int] = {}
-    constant = 0
-    for size in (a, b):
-        if isinstance(size, int):
-            constant = max(constant, size)
-        else:
-            constant = max(constant, size.constant)
-            for name, coefficient in size.terms:
-                terms[name] = max(terms.get(name, 0), coefficient)
-    total: Extent = constant
-    for name, coefficient in terms.items():
-        total = total + coefficient * Dim.named(name)
-    return total
-
-
-def _nominal(size: Extent) -> int:
-    return size if isinstance(size, int) else size.evaluate(dict.fromkeys(size.names, _NOMINAL))
-
-
 class _Planner:
     def __init__(self, function: Function, target: Target, threads: int):
         self.function, self.target, self.threads = function, target, threads
         self.plan = Plan()
         self.program = linearise(function.body)
         self.places: dict[Value, Place] = {}
-        self.slots: list[Extent] = []
         self.last: dict[Value, int] = {}
         self.kernels: dict[Node, Kernel] = {}
         self.scratch: dict[tuple[Node, str], Place] = {}
@@ -214,50 +178,24 @@ class _Planner:
         return reads_in_place(node.op, argument, self.root)
 
     def _arena(self, nodes: list[Node]) -> None:
-        """Slots for everything that lives and dies inside the program."""
-        tenants: dict[Value, int] = {}
-        free: list[int] = []
+        """Offsets for everything that lives and dies inside the program, and for scratch memory."""
+        tenants: list[Value | tuple[Node, str]] = []
+        buffers: list[Buffer] = []
         for number, node in enumerate(nodes):
             for value in map(self.root, node.writes):
-                if value not in self.places and value not in tenants:
-                    tenants[value] = self._slot(_aligned(value.type.nbytes), free)
-            taken = []
+                if value not in self.places:
+                    self.places[value] = Place("arena", 0)
+                    tenants.append(value)
+                    buffers.append(Buffer(value.type.nbytes, number, self.last[value]))
             for name, size in self._scratch_of(node):
-                taken.append(self._slot(_aligned(size), free))
-                self.scratch[node, name] = Place("slot", taken[-1])
-            free += taken
-            for value in [v for v in tenants if self.last[v] <= number]:
-                free.append(tenants.pop(value))
-                self.places[value] = Place("slot", free[-1])
-        for value, slot in tenants.items():
-            self.places[value] = Place("slot", slot)
-        offsets: list[Extent] = []
-        total: Extent = 0
-        for size in self.slots:
-            offsets.append(total)
-            total = total + size
-        self.plan.arena_bytes = total
-        tables: tuple[dict[Any, Place], ...] = (self.places, self.scratch)
-        for table in tables:
-            for key, place in table.items():
-                if place.base == "slot":
-                    table[key] = Place("arena", 0, offsets[place.number])
-
-    def _slot(self, size: Extent, free: list[int]) -> int:
-        """The free slot that grows least, or a new one."""
-        if not free:
-            self.slots.append(size)
-            return len(self.slots) - 1
-        wanted = _nominal(size)
-
-        def waste(slot: int) -> tuple[int, int]:
-            have = _nominal(self.slots[slot])
-            return max(0, wanted - have), abs(have - wanted)
-
-        slot = min(free, key=waste)
-        free.remove(slot)
-        self.slots[slot] = _larger(self.slots[slot], size)
-        return slot
+                tenants.append((node, name))
+                buffers.append(Buffer(size, number, number))
+        offsets, self.plan.arena_bytes = arrange(buffers)
+        for tenant, offset in zip(tenants, offsets, strict=True):
+            if isinstance(tenant, Value):
+                self.places[tenant] = Place("arena", 0, offset)
+            else:
+                self.scratch[tenant] = Place("arena", 0, offset)
 
     def _scratch_of(self, node: Node) -> list[tuple[str, Extent]]:
         """Name and bytes of the scratch memories a node needs."""
