@@ -147,7 +147,8 @@ def eigvalsh(x: ArrayLike, UPLO: str = "L") -> Value:
 
 
 def eig(x: ArrayLike) -> Eigen:
-    """`Eigen` of any square matrices: complex, in no order. It has no derivative."""
+    """`Eigen` of any square matrices: complex, in no order. Distinct eigenvalues have
+    derivatives, and their vectors, whose length is 1 and whose phase is free."""
     return Eigen(*factorizations.eig(_matrix(x, "eig", square=True)))
 
 

@@ -152,6 +152,8 @@ GRADIENTS = {
     "lstsq": (lambda a: tnp.linalg.lstsq(a, np.ones(5)).x, TALL[0]),
     "nuclear norm": (lambda a: tnp.linalg.matrix_norm(a, ord="nuc"), TALL[0]),
     "matrix_power": (lambda a: tnp.linalg.matrix_power(a, 3), A[0]),
+    "eigvals": (lambda a: tnp.sum(tnp.exp(tnp.linalg.eigvals(a) / 4)).real, A[0]),
+    "eig": (lambda a: tnp.sum(tnp.absolute(tnp.linalg.eig(a).eigenvectors) ** 4), A[0]),
 }
 
 
@@ -220,7 +222,7 @@ def test_errors_say_what_does_not_fit():
     with pytest.raises(OpError, match=r"linalg.outer needs 1-d arrays"):
         tnp.linalg.outer(np.eye(2), np.ones(3))
     with pytest.raises(UnsupportedError, match=r"@tfn\.qr_complete has no derivative"):
-        grad(lambda v: tnp.sum(tnp.linalg.qr(v, "complete")[0]))(Array(A[0]))
+        grad(lambda v: tnp.sum(tnp.linalg.qr(v, "complete")[0]))(Array(TALL[0]))
 
 
 def test_gradient_of_a_general_eigenvalue_problem():
