@@ -130,6 +130,25 @@ def test_derivatives(name, dtype, programs):
             check(kind, subject.ours(kind), theirs[kind], TOLERANCES[dtype] * case.tolerance, differs)
 
 
+@pytest.mark.outside("jax")
+@pytest.mark.parametrize("name", [n for n, c in CASES.items()
+                                  if not c.forward_only and "edges" not in n])
+def test_pullback_under_vmap(name, programs):
+    """All operands mapped, and the first alone, against a loop."""
+    subject = Subject(CASES[name], programs[name]["float64"], "float64")
+    rows = [np.stack([np.asarray(p), np.asarray(p) * 1.01]) for p in subject.point]
+    for mapped in {len(rows), 1}:
+        given = [r if i < mapped else as_array(r[0]) for i, r in enumerate(rows)]
+        axes = [0 if i < mapped else None for i in range(len(rows))]
+        found = tfn.vmap(lambda *p: subject.pulled(p, subject.cotangents), axes)(*given)
+        expected = []
+        for k in range(2):
+            point = [as_array(r[k] if i < mapped else r[0]) for i, r in enumerate(rows)]
+            expected.append(subject.pulled(point, subject.cotangents))
+        check("vjp", found, [np.stack([np.asarray(e[i]) for e in expected])
+                             for i in range(len(rows))], 1e-9)
+
+
 def named(function: Function) -> set[str]:
     """The ops of a function, of its regions, of what it calls and of what custom calls stand for."""
     found: set[str] = set()
