@@ -112,8 +112,9 @@ def _guarded(action: Callable[..., None], peer: Peer, mine: Measured, *more: Any
 
 
 def _prepare(peer: Peer, mine: Measured, workload: Workload) -> None:
-    if workload.own_process or not peer.running:
+    if not peer.running or (workload.own_process and not peer.fresh):
         peer.start()
+    peer.fresh = False
     mine.base_bytes = peer.ask("open", workload=workload.name)["base_bytes"]
     first = peer.ask("steps", count=1)
     mine.first_step_seconds, mine.first_step_cpu_seconds = first["wall"], first["cpu"]

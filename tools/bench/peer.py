@@ -85,6 +85,9 @@ class Peer:
     environment: Mapping[str, str]
     description: dict[str, Any] = field(default_factory=dict)
 
+    fresh: bool = False
+    """Has it opened no workload yet?"""
+
     def __post_init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the peer
@@ -98,6 +101,7 @@ class Peer:
         """Start the worker and learn its versions. Raises `PeerFailed`."""
         self.stop()
         self._buffer = b""
+        self.fresh = True
         affinity = cores(self.threads)
         try:
             self._process = subprocess.Popen(

@@ -21,6 +21,7 @@ from ....compiler.ir.dtypes import as_dtype
 from ....compiler.trace import control
 from ....compiler.trace.batch import vmap
 from ....compiler.trace.core import Array, Graph, Tracer, current_graph
+from ....compiler.trace.custom import custom_vjp
 from ....compiler.trace.grad import stop_gradient as _stop_gradient
 from ..missing import missing
 
@@ -275,6 +276,24 @@ def vectorized_map(function, elements):
     return vmap(function)(tree.map_structure(convert_to_tensor, elements))
 
 
+def custom_gradient(fun):
+    """`fun(*args) -> (result, gradient)` as a function of `args` with that gradient.
+
+    The gradient closes over values of its forward pass, which is therefore traced again beside it; the
+    compiler keeps one of the two.
+    """
+    def result(*args):
+        return fun(*args)[0]
+
+    def backward(args, cotangent):
+        found = fun(*args)[1](cotangent)
+        return tuple(found) if isinstance(found, (list, tuple)) else (found,)
+
+    function = custom_vjp(result)
+    function.defvjp(lambda *args: (fun(*args)[0], args), backward)
+    return lambda *args: function(*(convert_to_tensor(a) for a in args))
+
+
 def remat(f):
     return f
 
@@ -307,4 +326,3 @@ def scatter_update(inputs, indices, updates, reduction=None):
 
 
 associative_scan = missing("associative_scan")
-custom_gradient = missing("custom_gradient")

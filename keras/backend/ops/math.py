@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ....compiler import numpy as tnp
+from ....compiler.numpy import fft as _fft
+from ....compiler.trace.core import bind
 from ..missing import missing
 from .core import convert_to_tensor
 from .numpy import _float
@@ -63,5 +65,37 @@ def extract_sequences(x, sequence_length, sequence_stride):
     return tnp.stack([x[..., s:s + sequence_length] for s in starts], axis=-2)
 
 
-for _name in ("cdist", "fft", "fft2", "ifft2", "rfft", "irfft", "stft", "istft"):
+# -- Fourier transforms: complex tensors are pairs of real ones -------------------------------------
+
+def fft(x):
+    return _pair(_fft.fft(_complex(x)))
+
+
+def fft2(x):
+    return _pair(_fft.fft2(_complex(x)))
+
+
+def ifft2(x):
+    return _pair(_fft.ifft2(_complex(x)))
+
+
+def rfft(x, fft_length=None):
+    return _pair(_fft.rfft(_float(x), fft_length))
+
+
+def irfft(x, fft_length=None):
+    return _fft.irfft(_complex(x), fft_length)
+
+
+def _complex(pair):
+    if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+        raise ValueError(f"a complex tensor is a pair (real, imaginary), got {pair!r}")
+    return bind("stablehlo.complex", *(_float(part) for part in pair))
+
+
+def _pair(x):
+    return tnp.real(x), tnp.imag(x)
+
+
+for _name in ("cdist", "stft", "istft"):
     globals()[_name] = missing(_name)

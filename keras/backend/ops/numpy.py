@@ -58,8 +58,8 @@ TOGETHER = (
 """Functions of two tensors that first take a common dtype."""
 
 PLAIN = (
-    "abs absolute all amax amin angle any argmax argmin argsort array_split bincount bitwise_invert"
-    " bitwise_not broadcast_to ceil clip conj conjugate copy corrcoef correlate count_nonzero"
+    "abs absolute all amax amin angle any argmax argmin argpartition argsort array_split bincount"
+    " bitwise_invert bitwise_not broadcast_to ceil clip conj conjugate copy corrcoef correlate count_nonzero"
     " cumprod cumsum diag diagflat diagonal diff digitize expand_dims fabs flip fliplr flipud floor"
     " full_like histogram imag isfinite isin isinf isnan isneginf isposinf isreal logical_not max"
     " meshgrid min moveaxis nan_to_num nanargmax nanargmin nancumprod nancumsum nanmax nanmean"
@@ -251,6 +251,10 @@ def hsplit(x, indices_or_sections):
 
 def vsplit(x, indices_or_sections):
     return split(x, indices_or_sections, axis=0)
+
+
+def dsplit(x, indices_or_sections):
+    return split(x, indices_or_sections, axis=2)
 
 
 def slogdet(x):
