@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tfn.compiler.errors import TfnError
-from tfn.tools.bench import command, measure, peaks, peer, plot, report
+from tfn.compiler.runtime import peaks
+from tfn.tools.bench import command, measure, peer, plot, report
 from tfn.tools.bench.worker.catalog import WORKLOADS
 from tfn.tools.bench.worker.frameworks import FRAMEWORKS, NumPy
 from tfn.tools.bench.worker.keras_models import seeded_weights

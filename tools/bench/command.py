@@ -17,9 +17,9 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from ...compiler.errors import TfnError
+from ...compiler.runtime.peaks import measure as measure_peaks
 from ..console import console, errors, print_json
 from .measure import measure, set_fractions
-from .peaks import measure as measure_peaks
 from .peer import Peer, PeerFailed, PeerSpec, environment
 from .plot import write_plot
 from .report import Report, footer, load, table

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .peaks import Peaks
+from ...compiler.runtime.peaks import Peaks
 from .peer import Peer, PeerFailed
 from .worker.workload import Workload
 

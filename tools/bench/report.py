@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.table import Table
 
+from ...compiler.runtime.peaks import Peaks
 from .measure import Measured, Outcome, geometric_mean
-from .peaks import Peaks
 
 FORMAT = 1
 

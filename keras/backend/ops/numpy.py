@@ -59,15 +59,15 @@ TOGETHER = (
 
 PLAIN = (
     "abs absolute all amax amin angle any argmax argmin argpartition argsort array_split bincount"
-    " bitwise_invert bitwise_not broadcast_to ceil clip conj conjugate copy corrcoef correlate count_nonzero"
-    " cumprod cumsum diag diagflat diagonal diff digitize expand_dims fabs flip fliplr flipud floor"
-    " full_like histogram imag isfinite isin isinf isnan isneginf isposinf isreal logical_not max"
-    " meshgrid min moveaxis nan_to_num nanargmax nanargmin nancumprod nancumsum nanmax nanmean"
-    " nanmedian nanmin nanpercentile nanprod nanquantile nanstd nansum nanvar negative nonzero"
-    " ones_like percentile prod ptp quantile ravel real reciprocal repeat reshape roll rot90 round"
-    " searchsorted sign signbit sort square squeeze swapaxes take take_along_axis tile"
-    " trace transpose trapezoid tril triu trunc unique unravel_index vander view zeros_like"
-    " divide_no_nan empty_like"
+    " bitwise_invert bitwise_not broadcast_to ceil clip conj conjugate copy corrcoef correlate"
+    " count_nonzero cumprod cumsum diag diagflat diagonal diff digitize expand_dims fabs flip"
+    " fliplr flipud floor full_like histogram imag isfinite isin isinf isnan isneginf isposinf"
+    " isreal logical_not max meshgrid min moveaxis nan_to_num nanargmax nanargmin nancumprod"
+    " nancumsum nanmax nanmean nanmedian nanmin nanpercentile nanprod nanquantile nanstd nansum"
+    " nanvar negative nonzero ones_like percentile prod ptp quantile ravel real reciprocal repeat"
+    " reshape roll rot90 round searchsorted sign signbit sort square squeeze swapaxes take"
+    " take_along_axis tile trace transpose trapezoid tril triu trunc unique unravel_index vander"
+    " view zeros_like divide_no_nan empty_like"
 ).split()
 """Functions passed on as they are, their tensors converted."""
 

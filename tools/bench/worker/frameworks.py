@@ -152,7 +152,7 @@ class TorchKeras(Torch):
 class TorchCompile(Torch):
     """PyTorch's own programs under `torch.compile`."""
 
-    styles = ("torch",)
+    styles = ("torch.compile", "torch")
 
     def compiled(self, function: Callable, carry: int = 0) -> Callable:
         return self.f.compile(super().compiled(function, carry), dynamic=False)

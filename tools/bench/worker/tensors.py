@@ -145,10 +145,19 @@ def _adam(size: int) -> Workload:
                        beta2=BETA2, weight_decay=0.0, eps=EPSILON, maximize=False)
         return p, m, v
 
+    def plain_torch(f, p, m, v, g):
+        m.mul_(BETA1).add_(g, alpha=1 - BETA1)
+        v.mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
+        scale = v.sqrt() / float(np.sqrt(1 - BETA2)) + EPSILON
+        p.addcdiv_(m, scale, value=-RATE / (1 - BETA1))
+        return p, m, v
+
+    # The fused kernel cannot be compiled; the compiler fuses the plain one.
+    programs: dict[str, Any] = {"xp": xp, "torch": torch, "torch.compile": plain_torch}
     x = normal(size)
     moment = normal(size, scale=1e-3, offset=1.0)
     return kernel(f"elementwise/adam/{size // M}M", (x, moment, moment, x), nbytes=7 * x.nbytes,
-                  carry=3, xp=xp, torch=torch)
+                  carry=3, **programs)
 
 
 # -- order, place, sums ------------------------------------------------------------------------------

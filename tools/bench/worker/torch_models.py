@@ -55,7 +55,7 @@ class TorchRun:
         loss = self.loss(self.forward(self.input), self.target)
         loss.backward()
         self.optimizer.step()
-        self.losses.append(float(loss))
+        self.losses.append(loss.item())
 
     def evidence(self) -> list[float]:
         return list(self.losses)

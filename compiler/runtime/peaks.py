@@ -2,7 +2,7 @@
 
 Arithmetic: independent chains of fused multiply-adds in registers. Memory: reading and copying
 blocks that fit each level. Every figure is the best of several tries, since only disturbance makes a
-loop slower than the machine.
+loop slower than the machine. `tfn bench` and profiles give times as fractions of these.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ...compiler.codegen.native import Loader, compile_object
-from ...compiler.codegen.target import Target
+from ..codegen.native import Loader, compile_object
+from ..codegen.target import Target
 
 # An FMA takes 4 to 5 cycles and two start per cycle: 8 to 10 chains keep both units busy, 12 leave
 # room, and 16 registers hold them.
