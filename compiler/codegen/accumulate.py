@@ -37,13 +37,13 @@ def accumulate(emit: Emitter, value: Value, pointer: str) -> None:
     columns = value.shape[-1]
     cost = (60, *op.operands[0].shape[:-1])
     if not isinstance(columns, int) or columns >= _WIDE or not rows.can_block():
-        work = Work((columns,), _STRIPE, (_STRIPE, *cost))
+        work = Work((columns,), (_STRIPE,), (_STRIPE, *cost))
         with emit.phase(work):
             low = emit.imul("%first", _STRIPE)
             high = emit.imin(emit.imul("%last", _STRIPE), rows.columns)
             rows.sum(pointer, low, high, 0, emit.extent(op.operands[0], rows.dims[0]))
         return
-    rows.blocks(Work((_BLOCKS,), 1, (4, *op.operands[0].shape)))
+    rows.blocks(Work((_BLOCKS,), (), (4, *op.operands[0].shape)))
 
 
 class _Rows:

@@ -147,10 +147,10 @@ class _Entry:
     def tasks(self, work: Work) -> str:
         """The number of tasks, all of which one thread does."""
         total = "1"
-        for factor in work.extents:
-            total = self.inst(f"mul i64 {total}, {self.extent(factor)}")
-        up = self.inst(f"add i64 {total}, {work.divisor - 1}")
-        return self.inst(f"udiv i64 {up}, {work.divisor}")
+        for extent, step in work.axes:
+            up = self.inst(f"add i64 {self.extent(extent)}, {step - 1}")
+            total = self.inst(f"mul i64 {total}, {self.inst(f'udiv i64 {up}, {step}')}")
+        return total
 
     def pointer(self, place: Place) -> str:
         if place.base == "arena":

@@ -89,7 +89,8 @@ class _Nest:
         """The parallel loops `loops` as tasks, `divisor` rounds of the last one at a time."""
         extents = [e if isinstance(e, int) else e[0].shape[e[1]] for e in self.spec.extents]
         rest = [e for i, e in enumerate(extents) if i not in loops]
-        return Work(tuple(extents[i] for i in loops), divisor, (20, divisor, *rest))
+        steps = (1,) * (len(loops) - 1) + (divisor,)
+        return Work(tuple(extents[i] for i in loops), steps, (20, divisor, *rest))
 
     def place(self, value: Value, indices: tuple[Affine, ...], loops: dict[int, Index]) -> Index:
         """The linear position in `value` for loop counters `loops`."""

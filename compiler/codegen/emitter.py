@@ -53,6 +53,8 @@ class Emitter(Text):
         self.phases: list[Phase] = []
         self.entry: list[str] = []
         self.functions: set[str] = set()
+        self.definitions: dict[str, str] = {}
+        """Functions of the kernel's own, by name."""
         self._scopes: list[dict[Any, Any]] = [{}]
         self._scalar_registers: dict[Any, str] = {}
         self._bound: dict[Value, str] = {}
@@ -114,6 +116,13 @@ class Emitter(Text):
             register = self._compute(value, index)
         self._scopes[-1][key] = register
         return register
+
+    @contextmanager
+    def given(self, value: Value, register: str):
+        """Inside, `register` is the element of `value`, whatever the index."""
+        self._bound[value] = register
+        yield
+        del self._bound[value]
 
     def _compute(self, value: Value, index: Sequence[Index]) -> str:
         op = value.op

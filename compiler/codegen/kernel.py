@@ -23,6 +23,8 @@ from .accumulate import accumulate
 from .contraction import contraction
 from .emitter import Emitter
 from .extents import Extents
+from .gemm import gemm
+from .matrix import is_matrix_product
 from .target import Target
 from .work import Work, element_cost
 
@@ -55,7 +57,10 @@ def emit_kernel(op: Op, target: Target) -> Kernel:
     emit = Emitter(extents, pointers)
     outputs = list(zip(block.returns, names[len(block.arguments):], strict=True))
     single = [o for o in block.ops if o.name in SINGLE]
-    if single:
+    if single and is_matrix_product(single[0]):
+        emit.pointers.update((v, p) for v, p in outputs if v is single[0].result)
+        gemm(emit, single[0], target, outputs)
+    elif single:
         (only,) = single
         emit.pointers.update(outputs)
         if only.definition.contraction is not None:
@@ -100,12 +105,14 @@ def _assemble(emit: Emitter, names: list[str], target: Target) -> str:
     return f"""\
 {declarations}
 {library}
+{chr(10).join(emit.definitions.values())}
 {bodies}
 define void @kernel(ptr %buffers, ptr %extents, ptr %scalars, i64 %first, i64 %last, i64 %lane,
                     i64 %phase) #0 {{
 {chr(10).join(load)}
 {_dispatch(len(emit.phases), arguments)}
 }}
+attributes #1 = {{ noinline nounwind "prefer-vector-width"="{width}" }}
 attributes #0 = {{ nounwind "prefer-vector-width"="{width}" "no-trapping-math"="true" }}
 """
 

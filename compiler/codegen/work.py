@@ -23,15 +23,21 @@ _NOMINAL = 32
 
 @dataclass(frozen=True)
 class Work:
-    """`ceil(product(extents) / divisor)` tasks of `product(cost)` picoseconds each."""
+    """A grid of tasks, `ceil(extent / step)` along each axis, of `product(cost)` picoseconds each."""
 
     extents: tuple[Extent, ...] = ()
-    divisor: int = 1
+    steps: tuple[int, ...] = ()
+    """Absent ones are 1."""
     cost: tuple[Extent, ...] = ()
+
+    @property
+    def axes(self) -> list[tuple[Extent, int]]:
+        """Extent and step of each axis."""
+        return list(zip(self.extents, (*self.steps, *[1] * len(self.extents)), strict=False))
 
     def tasks(self, sizes: Mapping[str, int]) -> int:
         """The number of tasks for given sizes of the symbolic dims."""
-        return -(-_product(self.extents, sizes) // self.divisor)
+        return math.prod(-(-_product((e,), sizes) // step) for e, step in self.axes)
 
     def chunk(self, sizes: Mapping[str, int], threads: int) -> int:
         """Tasks a thread takes at once; 0 where one thread should do them all."""

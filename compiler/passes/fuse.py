@@ -8,6 +8,7 @@ twice. What the plan does for free (reshapes, leading slices, large constants) s
 from __future__ import annotations
 
 from ..codegen.emitter import is_splat
+from ..codegen.matrix import is_matrix_product
 from ..ir.core import Block, Function, Op, Value, free_values
 from ..ir.rewrite import Rewriter
 from ..ops.declare import definition
@@ -22,7 +23,7 @@ FREE = frozenset({"stablehlo.iota", "stablehlo.broadcast_in_dim"})
 
 SINGLE = frozenset({"stablehlo.dot_general", "stablehlo.convolution", "stablehlo.scatter",
                     "stablehlo.select_and_scatter", "stablehlo.sort"})
-"""Ops that are a kernel alone, and whose operands are buffers."""
+"""Ops whose operands are buffers. They are a kernel alone, but for what follows a matrix product."""
 
 REVISITING = frozenset({"stablehlo.broadcast_in_dim", "stablehlo.gather",
                         "stablehlo.reduce_window"})
@@ -56,8 +57,10 @@ def is_free(op: Op | None) -> bool:
 
 def may_fuse(producer: Op, consumer: Op) -> bool:
     """May `producer` be computed inside the kernel of `consumer`, which reads it?"""
-    if consumer.name in SINGLE or is_planned(consumer) or producer.name in SINGLE:
+    if consumer.name in SINGLE or is_planned(consumer):
         return False
+    if producer.name in SINGLE:
+        return is_matrix_product(producer) and follows(consumer, producer)
     if consumer.name in REVISITING:
         return False
     if producer.definition.pointwise:
@@ -70,6 +73,12 @@ def may_fuse(producer: Op, consumer: Op) -> bool:
     return (producer.name in ("stablehlo.reduce", "stablehlo.reduce_window")
             and getattr(consumer.definition, "scalar", None) is not None
             and consumer.result.shape == producer.results[0].shape)
+
+
+def follows(op: Op, product: Op) -> bool:
+    """Can `op` be done on a block of `product` that was just made? Elementwise, in its memory."""
+    return getattr(op.definition, "scalar", None) is not None and all(
+        r.shape == product.result.shape for r in op.results)
 
 
 def adds_rows(op: Op) -> bool:
@@ -85,6 +94,8 @@ def adds_rows(op: Op) -> bool:
 class _Group:
     def __init__(self, root: Op):
         self.ops: list[Op] = [root]
+        self.product: Op | None = None
+        """The matrix product the others follow."""
         self.shape = root.results[0].shape if root.results else ()
 
 
@@ -106,6 +117,8 @@ def fuse(function: Function, target=None) -> Function:
         else:
             home.ops.append(op)
             group[op] = home
+            if op.name in SINGLE:
+                home.product = op
     return _build(function, group, readers, returned)
 
 
@@ -162,11 +175,22 @@ def _home(op: Op, readers, returned, group) -> _Group | None:
     if len(home.ops) >= MAX_OPS:
         return None
     kept = any(r in returned for r in op.results)
+    if op.name in SINGLE and not _takes(home, op, returned):
+        return None
+    if home.product is not None and not (follows(op, home.product) and op.result.shape == home.shape):
+        return None
     # A result that is also needed outside is stored by the same loop, if the loop visits it.
     if kept and (op.results[0].shape != home.shape
                  or getattr(op.definition, "scalar", None) is None):
         return None
     return home
+
+
+def _takes(home: _Group, product: Op, returned) -> bool:
+    """Do all ops of a group follow the product?"""
+    root = home.ops[0]
+    return (home.product is None and root.name not in SINGLE and product.result not in returned
+            and all(follows(o, product) for o in home.ops))
 
 
 def _through_free(consumers, readers, returned) -> set[Op]:
@@ -225,8 +249,8 @@ def _region(inside: list[Op], outputs: list[Value], group, own: set[Op]
     values: dict[Value, Value] = {}
     operands: list[Value] = []
     chosen = set(inside)
-    # A kernel of one op of these reads buffers: what was materialised for it must not be copied.
-    alone = inside[0].name in SINGLE
+    # A kernel with one of these reads buffers: what was materialised for it must not be copied.
+    alone = any(o.name in SINGLE for o in inside)
 
     def lift(value: Value) -> Value:
         if value in values:

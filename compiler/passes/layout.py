@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..codegen.matrix import is_matrix_product
 from ..ir.core import Function, Op, TensorType, Value
 from ..ir.rewrite import Rewriter
 from ..ir.structs import ConvDimensionNumbers, DotDimensionNumbers
@@ -46,7 +47,7 @@ def _dot(op: Op, rewriter: Rewriter) -> Value:
     batching, contracting = n.rhs_batching_dimensions, n.rhs_contracting_dimensions
     free = [d for d in range(len(rhs.shape)) if d not in (*batching, *contracting)]
     attributes = dict(op.attributes)
-    if free and free[-1] != len(rhs.shape) - 1:
+    if not is_matrix_product(op) and free and free[-1] != len(rhs.shape) - 1:
         rhs = _transpose(rewriter, op, rhs, [*batching, *contracting, *free])
         count = len(batching)
         attributes["dot_dimension_numbers"] = DotDimensionNumbers(

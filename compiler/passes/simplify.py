@@ -13,6 +13,7 @@ import numpy as np
 
 from ..ir.core import Function, Op, Value
 from ..ir.rewrite import Rewriter
+from ..ir.structs import DotDimensionNumbers
 from ..ops.declare import definition
 
 Rule = Callable[[Op, list[Value], Rewriter], Value | None]
@@ -128,7 +129,32 @@ def _power_of_two(op: Op, operands: list[Value], rewriter: Rewriter) -> Value | 
     return None
 
 
+def _dot_of_transpose(op: Op, operands: list[Value], rewriter: Rewriter) -> Value | None:
+    """A product reads its operands in any order: transposed ones it takes as they were."""
+    dims = op.attributes["dot_dimension_numbers"]
+    sides = [[tuple(dims.lhs_batching_dimensions), tuple(dims.lhs_contracting_dimensions)],
+             [tuple(dims.rhs_batching_dimensions), tuple(dims.rhs_contracting_dimensions)]]
+    taken = list(operands)
+    for side, value in enumerate(operands):
+        if value.op is None or value.op.name != "stablehlo.transpose":
+            continue
+        permutation = value.op.attributes["permutation"]
+        used = {d for group in sides[side] for d in group}
+        free = [permutation[d] for d in range(len(permutation)) if d not in used]
+        if free != sorted(free):
+            continue
+        sides[side] = [tuple(permutation[d] for d in group) for group in sides[side]]
+        taken[side] = value.op.operands[0]
+    if taken == list(operands):
+        return None
+    (lb, lc), (rb, rc) = sides
+    attributes = dict(op.attributes) | {"dot_dimension_numbers": DotDimensionNumbers(lb, rb, lc, rc)}
+    return rewriter.append(op.definition, taken, [op.result.type], attributes,
+                           location=op.location).result
+
+
 RULES: dict[str, tuple[Rule, ...]] = {
+    "stablehlo.dot_general": (_dot_of_transpose,),
     "stablehlo.add": (_integer(_identity_right(0)), _integer(_identity_left(0))),
     "stablehlo.subtract": (_identity_right(0),),
     "stablehlo.multiply": (_identity_right(1), _identity_left(1)),

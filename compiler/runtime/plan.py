@@ -229,4 +229,4 @@ class _Planner:
 
 
 def _copy(source: Place, target: Place, value: Value) -> Step:
-    return Step(None, (source, target), (), work=Work((value.type.nbytes,), 1, (50,)))
+    return Step(None, (source, target), (), work=Work((value.type.nbytes,), (), (50,)))

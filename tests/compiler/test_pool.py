@@ -111,9 +111,9 @@ def test_callers_at_the_same_time():
 
 @pytest.mark.parametrize(("work", "tasks", "chunk"), [
     (Work(), 1, 0),
-    (Work((10,), 1, (1000,)), 10, 0),
-    (Work((1 << 20,), 1, (1000,)), 1 << 20, 1 << 16),
-    (Work((Dim.named("n"), 7), 4, (1 << 30,)), 9, 1),
+    (Work((10,), (), (1000,)), 10, 0),
+    (Work((1 << 20,), (), (1000,)), 1 << 20, 1 << 16),
+    (Work((Dim.named("n"), 7), (4,), (1 << 30,)), 14, 1),
 ])
 def test_chunks(work, tasks, chunk):
     assert work.tasks({"n": 5}) == tasks

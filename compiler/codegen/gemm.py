@@ -1,0 +1,416 @@
+"""Matrix products: blocked for the caches, packed where memory order is bad, shared between threads.
+
+A task is a block of rows by a block of columns of the result. Inside it
+
+    for K block:  [pack the block of a]  for panel of columns:  [pack b]  for tile of rows: micro-kernel
+    the ops that follow, on the block while it is in the cache
+
+b is packed into panels `[k][columns]` by a phase of its own when it is large, by the task when there is
+a batch of products, and not at all when its rows are contiguous and it is small. a is packed only when
+its columns are contiguous. The order of every sum follows from K alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ..ir.core import Op, Value
+from ..ir.dims import Extent
+from ..ops.contraction import Contraction
+from .emitter import Emitter
+from .gemv import Line, matrix_vector
+from .matrix import Axes, dims_of, extent_of, is_affine, matrix_axes
+from .pack import Packer
+from .target import Target
+from .text import Index
+from .tile import Micro, Tile, best_tile
+from .work import Work
+
+_DEPTH = 448
+"""K is cut into blocks of about this."""
+_BLOCK_ROWS = 192
+_BLOCK_PANELS = 4
+_SMALL_BYTES = 1 << 20
+"""A b of this size stays in the second-level cache as it is."""
+_FEW_ROWS = 32
+_CLOSE_BYTES = 1024
+_STRIP = 2048
+"""Columns of a task when one row is multiplied by a matrix."""
+_TASKS = 16
+"""Tasks of a product large enough to share, so that they end together."""
+_PICOSECONDS = 10
+"""Of a multiplication and addition, with the loads they need."""
+
+Output = tuple[Value, str]
+
+
+def gemm(emit: Emitter, op: Op, target: Target, outputs: Sequence[Output]) -> None:
+    """Emit the kernel of `op` and of the elementwise ops that follow it, storing `outputs`."""
+    spec = op.definition.rule("contraction")(op)
+    axes = matrix_axes(op, spec)
+    assert axes is not None
+    _Gemm(emit, op, spec, axes, target, outputs).emit_phases()
+
+
+@dataclass
+class _Gemm:
+    emit: Emitter
+    op: Op
+    spec: Contraction
+    axes: Axes
+    target: Target
+    outputs: Sequence[Output]
+    tile: Tile = field(init=False)
+
+    def __post_init__(self) -> None:
+        lhs, rhs = self.op.operands
+        self.lhs, self.rhs, self.out = lhs, rhs, self.op.result
+        self.dtype = self.out.dtype
+        self.m, self.n, self.k = (self._size(g) for g in (self.axes.m, self.axes.n, self.axes.k))
+        # What may shape the code: a run-time extent, a batch as a rule, may not.
+        self.fixed_m, self.fixed_n, self.fixed_k = (
+            self._fixed(g) for g in (self.axes.m, self.axes.n, self.axes.k))
+        self.tile = best_tile(self.target, self.dtype, self.fixed_m, self.fixed_n)
+        self.nr = self.tile.columns
+        self.rows, self.panels = self._block()
+        self.depth = self._depth()
+        self.direct = self._contiguous(self.spec.rhs, self.axes.n)
+        self.packer = Packer(self.emit, self.dtype, self.tile)
+        # Columns of a that lie close together are read where they are.
+        close = self.fixed_m is not None and self.fixed_m * self.dtype.itemsize <= _CLOSE_BYTES
+        self.rows_of_a = close or not self._contiguous(self.spec.lhs, self.axes.m)
+        self.packs = self._packs()
+        # The product itself goes to the task's own memory when only what follows it is stored: an
+        # operand of that may have the memory of the result.
+        self.follows = any(value is not self.out for value, _ in self.outputs)
+
+    def _packs(self) -> str:
+        """Who packs b: "phase", "task" or "none"."""
+        if self.direct:
+            known = self.fixed_k is not None and self.fixed_n is not None
+            few = self.fixed_m is not None and self.fixed_m <= _FEW_ROWS
+            if few or (known and self.fixed_k * self.fixed_n * self.dtype.itemsize <= _SMALL_BYTES):
+                return "none"
+        affine = is_affine([self.spec.extents[i] for i in (*self.axes.k, *self.axes.n)])
+        return "task" if self.axes.batch or not affine else "phase"
+
+    # -- sizes --------------------------------------------------------------------------------------
+
+    def _size(self, loops: Sequence[int]) -> Extent:
+        total: Extent = 1
+        for loop in loops:
+            total = extent_of(self.spec.extents[loop]) * total
+        return total
+
+    def _fixed(self, loops: Sequence[int]) -> int | None:
+        """The size of a group when it is built into the code."""
+        total = 1
+        for loop in loops:
+            extent = self.spec.extents[loop]
+            known = extent if isinstance(extent, int) else self.emit.extent(*extent)
+            if not isinstance(known, int):
+                return None
+            total *= known
+        return total
+
+    def _block(self) -> tuple[int, int]:
+        """Rows and panels of a task: whole tiles, even blocks where M is known."""
+        height = self.tile.rows
+        if not self.fixed_m:
+            # Wide blocks: a batch of one streams through them.
+            wide = (self.fixed_n or 0) // (8 * self.nr)
+            return height * max(1, _BLOCK_ROWS // 2 // height), min(max(_BLOCK_PANELS, wide), 16)
+        if self.axes.batch:
+            return self._even_rows(512), _BLOCK_PANELS
+        rows, panels = self._even_rows(_BLOCK_ROWS), _BLOCK_PANELS
+        if self.fixed_n is None:
+            return rows, panels
+        columns = _blocks(self.fixed_n, self.nr)
+        while _blocks(self.fixed_m, rows) * _blocks(columns, panels) < _TASKS:
+            if panels * self.nr >= rows and panels > 1:
+                panels //= 2
+            elif rows > 2 * height:
+                rows = self._even_rows(rows // 2)
+            else:
+                break
+        return rows, panels
+
+    def _even_rows(self, most: int) -> int:
+        assert self.fixed_m is not None
+        height = self.tile.rows
+        rows = _blocks(self.fixed_m, _blocks(self.fixed_m, max(most, height)))
+        return _blocks(rows, height) * height
+
+    def _depth(self) -> int:
+        """K of a block: even blocks where K is known, whole vectors."""
+        if self.fixed_k is None:
+            return _DEPTH
+        blocks = max(1, round(self.fixed_k / _DEPTH))
+        return max(_blocks(_blocks(self.fixed_k, blocks), 16), 1) * 16
+
+    def _contiguous(self, indices, loops: Sequence[int]) -> bool:
+        """Is the innermost of the loops the last dim of the operand?"""
+        return bool(loops) and bool(indices) and indices[-1] == ((loops[-1], 1),)
+
+    # -- addresses, made anew in every phase ----------------------------------------------------------
+
+    def _begin(self) -> None:
+        emit = self.emit
+        self.extents: list[Index] = [e if isinstance(e, int) else emit.extent(*e)
+                                     for e in self.spec.extents]
+        self.count_m, self.count_n, self.count_k = (
+            self._count(g) for g in (self.axes.m, self.axes.n, self.axes.k))
+        self.lm, self.lk = (self._stride(self.lhs, self.spec.lhs, g)
+                            for g in (self.axes.m, self.axes.k))
+        self.rk, self.rn = (self._stride(self.rhs, self.spec.rhs, g)
+                            for g in (self.axes.k, self.axes.n))
+        self.om = self.panels * self.nr if self.follows else self._stride(
+            self.out, self.spec.out, self.axes.m)
+
+    def _count(self, loops: Sequence[int]) -> Index:
+        total: Index = 1
+        for loop in loops:
+            total = self.emit.imul(total, self.extents[loop])
+        return total
+
+    def _stride(self, value: Value, indices, loops: Sequence[int]) -> Index:
+        """Elements between neighbours of a loop."""
+        if not loops:
+            return 0
+        return self._dim_stride(value, dims_of(indices)[loops[-1]])
+
+    def _dim_stride(self, value: Value, dim: int) -> Index:
+        total: Index = 1
+        for d in range(dim + 1, len(value.shape)):
+            total = self.emit.imul(total, self.emit.extent(value, d))
+        return total
+
+    def _batch_offset(self, value: Value, indices, at: dict[int, Index]) -> Index:
+        dims = dims_of(indices)
+        total: Index = 0
+        for loop, index in at.items():
+            if loop in dims:
+                stride = self._dim_stride(value, dims[loop])
+                total = self.emit.iadd(total, self.emit.imul(index, stride))
+        return total
+
+    # -- phases -------------------------------------------------------------------------------------
+
+    def emit_phases(self) -> None:
+        emit, size = self.emit, self.dtype.itemsize
+        memory = ""
+        if self.packs == "phase":
+            # Rows for whole squares of a transpose, and panels up to the last column.
+            room = self.nr * (self.k + 2 * self.tile.lanes) * size
+            panels = self.n // self.nr + 1 if isinstance(self.n, int) else None
+            memory = emit.scratch(room * panels if panels is not None
+                                  else (self.n + self.nr) * (self.k + 2 * self.tile.lanes) * size)
+            with emit.phase(Work((self.n,), (self.nr,), (2000, self.nr, self.k))):
+                self._begin()
+                last = "%last"
+                if self.direct and self.fixed_m is None:
+                    # A few rows do not repay it: they use b as it is.
+                    last = emit.inst(f"select i1 {self._few_rows()}, i64 0, i64 %last")
+                with emit.loop("%first", last) as panel, emit.scope():
+                    column = emit.imul(panel, self.nr)
+                    self.packer.panel(
+                        self.packer.at(emit.pointers[self.rhs], emit.imul(column, self.rn)),
+                        self._panel(memory, panel), self.rk, self.rn, self.count_k,
+                        emit.isub(self.count_n, column))
+        batch = tuple(extent_of(self.spec.extents[i]) for i in self.axes.batch)
+        work = Work((*batch, self.m, self.n), (*[1] * len(batch), self.rows, self.panels * self.nr),
+                    (_PICOSECONDS, self.rows, self.panels * self.nr, self.k))
+        with emit.phase(work):
+            self._begin()
+            with emit.loop("%first", "%last") as task, emit.scope():
+                self._task(task, memory)
+
+    def _few_rows(self) -> str:
+        return self.emit.icompare("sle", self.count_m, _FEW_ROWS)
+
+    def _panel(self, memory: str, panel: Index) -> str:
+        """The packed panel: rows of K, rounded up to whole squares."""
+        emit = self.emit
+        up = emit.iadd(self.count_k, self.tile.lanes - 1)
+        rows = emit.imul(emit.idiv(up, self.tile.lanes), self.tile.lanes)
+        return self.packer.at(memory, emit.imul(emit.imul(panel, rows), self.nr))
+
+    def _task(self, task: Index, memory: str) -> None:
+        emit = self.emit
+        wide = self.panels * self.nr
+        blocks_n = _ceil(emit, self.count_n, wide)
+        blocks_m = _ceil(emit, self.count_m, self.rows)
+        rest, block_n = emit.idiv(task, blocks_n), emit.irem(task, blocks_n)
+        rest, block_m = emit.idiv(rest, blocks_m), emit.irem(rest, blocks_m)
+        at: dict[int, Index] = {}
+        for loop in reversed(self.axes.batch):
+            at[loop] = emit.irem(rest, self.extents[loop])
+            rest = emit.idiv(rest, self.extents[loop])
+        row, column = emit.imul(block_m, self.rows), emit.imul(block_n, wide)
+        rows = emit.imin(emit.isub(self.count_m, row), self.rows)
+        columns = emit.imin(emit.isub(self.count_n, column), wide)
+        one = None
+        if self.fixed_n != 1 and self.fixed_m in (None, 1):
+            one = emit.icompare("eq", self.count_m, 1)
+            columns = self._strip(one, block_n, column, columns)
+        a = self.packer.at(emit.pointers[self.lhs], emit.iadd(
+            self._batch_offset(self.lhs, self.spec.lhs, at), emit.imul(row, self.lm)))
+        b = self.packer.at(emit.pointers[self.rhs], emit.iadd(
+            self._batch_offset(self.rhs, self.spec.rhs, at), emit.imul(column, self.rn)))
+        packed_a, packed_b, c = self._workspaces()
+        packed = (packed_a, packed_b, memory)
+        if not self.follows:
+            c = self.packer.at(emit.pointers[self.out], emit.iadd(
+                self._batch_offset(self.out, self.spec.out, at),
+                emit.iadd(emit.imul(row, self.om), column)))
+        first_panel = emit.imul(block_n, self.panels)
+        if self.fixed_n == 1:
+            matrix_vector(emit, self.dtype, a, self.lm, self.lk, Line(b, self.rk), Line(c, self.om),
+                          rows, self.count_k)
+        elif one is not None:
+            self._either(one,
+                         lambda: matrix_vector(emit, self.dtype, b, self.rn, self.rk, Line(a, self.lk),
+                                               Line(c, 1), columns, self.count_k),
+                         lambda: self._blocks(a, b, c, rows, columns, first_panel, packed))
+        else:
+            self._blocks(a, b, c, rows, columns, first_panel, packed)
+        if self.follows:
+            self._epilogue(at, c, row, column, rows, columns)
+
+    def _strip(self, one: str, block: Index, column: Index, columns: Index) -> Index:
+        """The columns of a task when there is one row: long pieces of the matrix's rows are read at the
+        speed of memory, so that some tasks do the work of their neighbours, too."""
+        emit, wide = self.emit, self.panels * self.nr
+        group = _blocks(_STRIP, wide)
+        first = emit.icompare("eq", emit.irem(block, group), 0)
+        many = emit.imin(emit.isub(self.count_n, column), group * wide)
+        strip = emit.inst(f"select i1 {first}, i64 {many}, i64 0")
+        return emit.inst(f"select i1 {one}, i64 {strip}, i64 {columns}")
+
+    def _either(self, condition: str, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
+        emit = self.emit
+        yes, no, join = (emit.fresh(p) for p in ("one", "many", "join"))
+        emit.do(f"br i1 {condition}, label %{yes}, label %{no}")
+        for label, body in ((yes, then), (no, otherwise)):
+            emit.block(label)
+            with emit.scope():
+                body()
+            emit.do(f"br label %{join}")
+        emit.block(join)
+
+    def _blocks(self, a: str, b: str, c: str, rows: Index, columns: Index, first_panel: Index,
+                packed: tuple[str, str, str]) -> None:
+        # Once even if K is 0: the result is zeros then.
+        with self.emit.loop(0, self.emit.imax(self.count_k, 1), self.depth) as k, self.emit.scope():
+            self._k_block(k, a, b, c, rows, columns, first_panel, *packed)
+
+    def _k_block(self, k: Index, a: str, b: str, c: str, rows: Index, columns: Index,
+                 first_panel: Index, packed_a: str, packed_b: str, memory: str) -> None:
+        emit, tile = self.emit, self.tile
+        depth = emit.imin(emit.isub(self.count_k, k), self.depth)
+        add = emit.icompare("sgt", k, 0)
+        a = self.packer.at(a, emit.imul(k, self.lk))
+        if not self.rows_of_a:
+            self.packer.rows(a, packed_a, self.lk, depth, rows, self.packer.a_width * self.depth)
+        by_k: Index = self.rk if self.packs == "none" else self.nr
+        few = None
+        if self.packs == "phase" and self.direct and self.fixed_m is None:
+            few = self._few_rows()
+        if few is not None:
+            by_k = emit.inst(f"select i1 {few}, i64 {self.rk}, i64 {self.nr}")
+        micro = Micro(self.dtype, tile, self.lm if self.rows_of_a else 1,
+                      self.lk if self.rows_of_a else self.packer.a_width, by_k, self.om,
+                      self.packs != "none" and few is None)
+        panels = _ceil(emit, columns, self.nr)
+        with emit.loop(0, panels) as panel, emit.scope():
+            column = emit.imul(panel, self.nr)
+            left = emit.isub(columns, column)
+            source = self.packer.at(b, emit.iadd(emit.imul(k, self.rk), emit.imul(column, self.rn)))
+            if self.packs == "phase":
+                packed = self.packer.at(self._panel(memory, emit.iadd(first_panel, panel)),
+                                  emit.imul(k, self.nr))
+                source = packed if few is None else emit.inst(
+                    f"select i1 {few}, ptr {source}, ptr {packed}")
+            elif self.packs == "task":
+                self.packer.panel(source, packed_b, self.rk, self.rn, depth, left)
+                source = packed_b
+            self._rows(micro, a, packed_a, source, self.packer.at(c, column), depth, add, rows, left)
+
+    def _rows(self, micro: Micro, a: str, packed_a: str, b: str, c: str, depth: Index, add: str,
+              rows: Index, left: Index) -> None:
+        """The tiles of a panel: whole ones, then smaller ones."""
+        emit, tile = self.emit, self.tile
+
+        def one(t: Index, edge: tuple[Index, Index] | None) -> None:
+            r = emit.imul(t, tile.rows)
+            source = (self.packer.at(a, emit.imul(r, self.lm)) if self.rows_of_a
+                      else self.packer.at(packed_a, emit.imul(t, self.packer.a_width * self.depth)))
+            micro.call(emit, source, b, self.packer.at(c, emit.imul(r, self.om)), depth, add, edge)
+
+        whole: Index = emit.idiv(rows, tile.rows)
+        even_columns = self.fixed_n is not None and self.fixed_n % self.nr == 0
+        even_rows = self.fixed_m is not None and self.fixed_m % tile.rows == 0
+        if not even_columns:
+            narrow = emit.icompare("slt", left, self.nr)
+            whole = emit.inst(f"select i1 {narrow}, i64 0, i64 {whole}")
+        with emit.loop(0, whole) as t, emit.scope():
+            one(t, None)
+        if even_columns and even_rows:
+            return
+        with emit.loop(whole, _ceil(emit, rows, tile.rows)) as t, emit.scope():
+            height = emit.imin(emit.isub(rows, emit.imul(t, tile.rows)), tile.rows)
+            one(t, (height, emit.imin(left, self.nr)))
+
+    def _workspaces(self) -> tuple[str, str, str]:
+        """This thread's memory for a packed block of a, a packed panel of b, and a block of c."""
+        tile = self.tile
+        tiles = 0 if self.rows_of_a else self.rows // tile.rows
+        sizes = (tiles * self.packer.a_width * self.depth,
+                 (self.depth + tile.lanes) * self.nr if self.packs == "task" else 0,
+                 max(self.rows * self.panels * self.nr, 2 * _STRIP) if self.follows else 0)
+        if not any(sizes):
+            return "", "", ""
+        starts = [sum(sizes[:i]) for i in range(3)]
+        memory = self.emit.workspace(sum(sizes) * self.dtype.itemsize)
+        first, second, third = (self.packer.at(memory, start) for start in starts)
+        return first, second, third
+
+    # -- what follows the product -------------------------------------------------------------------
+
+    def _epilogue(self, at: dict[int, Index], c: str, row: Index, column: Index, rows: Index,
+                  columns: Index) -> None:
+        """Compute the outputs from a block of the product at `c`."""
+        emit = self.emit
+        with emit.loop(0, rows) as r, emit.scope():
+            by_loop = dict(at)
+            self._split(emit.iadd(row, r), self.axes.m, by_loop)
+            line = self.packer.at(c, emit.imul(r, self.om))
+            with emit.loop(0, columns) as j, emit.scope():
+                place = dict(by_loop)
+                self._split(emit.iadd(column, j), self.axes.n, place)
+                index = [place[loop] for ((loop, _),) in self.spec.out]
+                product = emit.load_from(self.packer.at(line, j), self.dtype)
+                with emit.given(self.out, product):
+                    registers = [emit.at(value, index) for value, _ in self.outputs]
+                position = emit.linear(self.out, index)
+                for (value, pointer), register in zip(self.outputs, registers, strict=True):
+                    target = emit.inst(f"getelementptr inbounds {value.dtype.storage}, ptr {pointer},"
+                                       f" i64 {position}")
+                    emit.store_to(target, value.dtype, register)
+
+    def _split(self, index: Index, loops: Sequence[int], places: dict[int, Index]) -> None:
+        """The index along a group of loops as an index along each."""
+        for loop in reversed(loops[1:]):
+            places[loop] = self.emit.irem(index, self.extents[loop])
+            index = self.emit.idiv(index, self.extents[loop])
+        if loops:
+            places[loops[0]] = index
+
+
+def _blocks(count: int, size: int) -> int:
+    return -(-count // size)
+
+
+def _ceil(emit: Emitter, count: Index, step: int) -> Index:
+    return emit.idiv(emit.iadd(count, step - 1), step)

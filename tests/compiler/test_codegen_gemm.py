@@ -1,0 +1,111 @@
+"""Matrix products: memory orders, tile edges, batches, one row or column, and what follows them."""
+
+import numpy as np
+import pytest
+
+import tfn.compiler.numpy as tnp
+from tfn.compiler.compile import compile_function
+from tfn.compiler.ir.core import TensorType
+from tfn.compiler.ir.dims import Dim
+from tfn.compiler.ir.dtypes import F32, F64
+from tfn.compiler.trace.core import trace
+from tfn.compiler.trace.jit import jit
+
+RNG = np.random.default_rng(3)
+TOLERANCE = {"float32": 3e-6, "float64": 1e-13}
+"""Of the largest element: sums of up to 2,100 products."""
+
+
+def random(shape, dtype="float32"):
+    return RNG.standard_normal(shape).astype(dtype)
+
+
+def check(program, reference, *arrays):
+    """A jitted program of arrays against NumPy in double precision."""
+    found = np.asarray(jit(program)(*[tnp.asarray(a) for a in arrays]))
+    expected = reference(*[a.astype(np.float64) for a in arrays])
+    assert found.shape == expected.shape
+    assert found.dtype == arrays[0].dtype
+    error = np.abs(found - expected).max(initial=0)
+    assert error <= TOLERANCE[found.dtype.name] * max(np.abs(expected).max(initial=0), 1)
+
+
+SHAPES = [(128, 128, 128), (1, 7, 5), (33, 65, 17), (7, 1000, 10), (100, 3, 1000), (257, 449, 97),
+          (12, 896, 48), (0, 5, 4), (4, 0, 5), (5, 4, 0), (1, 2048, 1000), (1, 30, 4100), (4100, 30, 1)]
+
+
+@pytest.mark.parametrize("order", ["ij,jk", "ji,jk", "ij,kj", "ji,kj"])
+@pytest.mark.parametrize(("m", "k", "n"), SHAPES)
+def test_memory_orders(m, k, n, order):
+    sizes = {"i": m, "j": k, "k": n}
+    left, right = (random([sizes[c] for c in part]) for part in order.split(","))
+    spec = f"{order}->ik"
+    check(lambda a, b: tnp.einsum(spec, a, b), lambda a, b: np.einsum(spec, a, b), left, right)
+
+
+EINSUMS = [
+    ("bij,bjk->bik", (5, 20, 30), (5, 30, 40)),
+    ("bthd,bshd->bhts", (2, 33, 4, 16), (2, 21, 4, 16)),
+    ("bhts,bshd->bhtd", (2, 4, 33, 21), (2, 21, 4, 16)),
+    ("btc,cd->btd", (3, 40, 50), (50, 60)),
+    ("btc,btd->cd", (3, 40, 50), (3, 40, 60)),
+    ("btc,chd->bthd", (3, 40, 50), (50, 6, 8)),
+    ("abcd,cd->ab", (3, 4, 5, 6), (5, 6)),
+    ("acbd,dc->ab", (3, 5, 4, 6), (6, 5)),
+    ("ij,j->i", (50, 70), (70,)),
+    ("i,ij->j", (50,), (50, 70)),
+    ("i,i->", (50,), (50,)),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("spec", "left", "right"), EINSUMS)
+def test_einsums(spec, left, right, dtype):
+    check(lambda a, b: tnp.einsum(spec, a, b), lambda a, b: np.einsum(spec, a, b),
+          random(left, dtype), random(right, dtype))
+
+
+FOLLOWERS = {
+    "bias and relu": (lambda t, x, w, b: t.maximum(x @ w + b, 0), (77, 65), (65, 33), (33,)),
+    "one row": (lambda t, x, w, b: t.maximum(x @ w + b, 0), (1, 65), (65, 5000), (5000,)),
+    "one row, transposed": (lambda t, x, w, b: t.maximum(x @ w.T + b, 0), (1, 65), (5000, 65), (5000,)),
+    "residual": (lambda t, x, w, b, r: t.tanh(x @ w + b) * 2 + r, (200, 65), (65, 300), (300,),
+                 (200, 300)),
+    "three dims": (lambda t, x, w, b, r: x @ w + b - r, (3, 40, 50), (50, 60), (60,), (3, 40, 60)),
+    "two products": (lambda t, x, w, h, u: t.tanh(x @ w + h @ u), (20, 65), (65, 30), (20, 40),
+                     (40, 30)),
+    "attention scores": (lambda t, a, b: t.exp(t.einsum("bthd,bshd->bhts", a, b) * 0.1),
+                         (2, 33, 4, 16), (2, 21, 4, 16)),
+    "used twice": (lambda t, x, w: (x @ w) * t.tanh(x @ w), (20, 65), (65, 30)),
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWERS)
+def test_what_follows_is_done_in_the_same_kernel(name):
+    program, *shapes = FOLLOWERS[name]
+    arrays = [random(s) for s in shapes]
+    check(lambda *a: program(tnp, *a), lambda *a: program(np, *a), *arrays)
+    function, _ = trace(lambda *a: [program(tnp, *a)], [TensorType(s, F32) for s in shapes])
+    kernels = compile_function(function).plan.kernels()
+    assert len(kernels) == (2 if name == "two products" else 1)
+
+
+def test_an_update_in_place_reads_the_old_value():
+    step = jit(lambda w, x, y: w - 0.1 * (x.T @ y), donate_argnums=0)
+    w, x, y = random((70, 50)), random((33, 70)), random((33, 50))
+    own = jit(lambda w: w + 0)(tnp.asarray(w))
+    np.testing.assert_allclose(step(own, tnp.asarray(x), tnp.asarray(y)), w - 0.1 * (x.T @ y),
+                               rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+def test_a_row_has_the_same_bits_anywhere_in_a_batch_of_any_size(dtype):
+    rows = Dim.named("rows")
+    function, _ = trace(lambda x, w: [x @ w], [TensorType((rows, 500), dtype),
+                                               TensorType((500, 130), dtype)])
+    executable = compile_function(function)
+    x, w = random((300, 500), dtype.name.replace("f", "float")), random(
+        (500, 130), dtype.name.replace("f", "float"))
+    whole = executable(x, w)[0]
+    for start, stop in ((0, 7), (100, 131), (290, 300), (3, 203)):
+        assert executable(x[start:stop], w)[0].tobytes() == whole[start:stop].tobytes()
