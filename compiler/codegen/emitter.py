@@ -520,7 +520,7 @@ class Emitter(Text):
 
     def workspace(self, size: int) -> str:
         """Scratch memory of `size` bytes of this thread's own, 64-byte aligned, for one phase."""
-        self.lane_bytes = max(self.lane_bytes, -(-size // 64) * 64)
+        self.lane_bytes = max(self.lane_bytes, -(-size // 64) * 64, 64)
         return "%workspace"
 
     def region(self, block: Block, registers: Sequence[str]) -> list[str]:
