@@ -105,7 +105,7 @@ def test_no_folder_for_results(cli):
 
 def test_a_worker_runs_a_workload(start):
     worker = start("numpy")
-    assert worker.ask("open", workload="gemm/f32/128x128x128").keys() == {"base_bytes"}
+    assert worker.ask("open", workload="gemm/f32/128x128x128")["style"] == "numpy"
     assert worker.ask("steps", count=2)["wall"] > 0
     random = np.random.default_rng(0)
     a, b = (random.standard_normal((128, 128), np.float32) for _ in range(2))
@@ -289,7 +289,7 @@ def test_weights_follow_their_names():
 
 def test_a_framework_without_a_program_is_unsupported():
     with pytest.raises(Unsupported, match="no numpy version"):
-        WORKLOADS["elementwise/adam/1M"].program_for(NumPy(1))
+        WORKLOADS["elementwise/adam/1M"].style_for(NumPy(1))
 
 
 def test_inputs_are_the_same_in_every_process():

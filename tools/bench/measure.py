@@ -30,6 +30,7 @@ class Measured:
 
     status: str = "ok"
     reason: str = ""
+    style: str = ""
     first_step_seconds: float = 0.0
     first_step_cpu_seconds: float = 0.0
     steps_per_sample: int = 1
@@ -115,7 +116,8 @@ def _prepare(peer: Peer, mine: Measured, workload: Workload) -> None:
     if not peer.running or (workload.own_process and not peer.fresh):
         peer.start()
     peer.fresh = False
-    mine.base_bytes = peer.ask("open", workload=workload.name)["base_bytes"]
+    opened = peer.ask("open", workload=workload.name)
+    mine.base_bytes, mine.style = opened["base_bytes"], opened["style"]
     first = peer.ask("steps", count=1)
     mine.first_step_seconds, mine.first_step_cpu_seconds = first["wall"], first["cpu"]
     trial, ends = first, time.monotonic() + PEER_SECONDS

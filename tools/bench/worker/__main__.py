@@ -42,11 +42,11 @@ class Worker:
         """Make the inputs and the program of a workload."""
         self.close()
         chosen = WORKLOADS[workload]
-        program = chosen.program_for(self.framework)
+        style = chosen.style_for(self.framework)
         _reset_peak()
         base = _memory("VmRSS")
-        self.run = chosen.start(self.framework, chosen, program)
-        return {"base_bytes": base}
+        self.run = chosen.start(self.framework, chosen, chosen.programs[style])
+        return {"base_bytes": base, "style": style}
 
     def steps(self, count: int) -> dict[str, Any]:
         """`count` steps; seconds of wall clock and of CPU, all threads, for all of them."""

@@ -51,11 +51,11 @@ class Workload:
     def family(self) -> str:
         return self.name.split("/")[0]
 
-    def program_for(self, framework: Any) -> Any:
-        """The program in the first style of `framework` there is one in. Raises `Unsupported`."""
+    def style_for(self, framework: Any) -> str:
+        """The first style of `framework` there is a program in. Raises `Unsupported`."""
         for style in framework.styles:
             if style in self.programs:
-                return self.programs[style]
+                return style
         raise Unsupported(f"no {' or '.join(framework.styles)} version of this workload")
 
 
