@@ -83,7 +83,7 @@ def follows(op: Op, product: Op) -> bool:
 
 def adds_rows(op: Op) -> bool:
     """A reduction that keeps the innermost dim."""
-    if op.name != "stablehlo.reduce" or len(op.results) != 1:
+    if op.name != "stablehlo.reduce" or len(op.results) != 1 or not op.attributes["dimensions"]:
         return False
     rank, result = len(op.operands[0].shape), op.result
     return (rank - 1 not in op.attributes["dimensions"] and len(result.shape) > 0

@@ -181,6 +181,14 @@ def test_what_only_a_dead_op_of_a_loop_reads_is_dead():
     assert found == 8
 
 
+def test_reducing_along_no_dim():
+    (found,) = _both("""func.func @main(%a: tensor<2xi64>, %i: tensor<i64>) -> tensor<2xi64> {
+      %0 = stablehlo.reduce(%a init: %i) applies stablehlo.add across dimensions = []
+        : (tensor<2xi64>, tensor<i64>) -> tensor<2xi64>
+      return %0 : tensor<2xi64> }""", np.array([1, 2]), np.array(10))
+    np.testing.assert_array_equal(found, [11, 12])
+
+
 def test_reducing_nothing_of_several():
     found = _both("""func.func @main(%a: tensor<0x2xi32>, %b: tensor<0x2xf32>, %i: tensor<i32>,
                                      %f: tensor<f32>) -> (tensor<2xi32>, tensor<2xf32>) {

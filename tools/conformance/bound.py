@@ -136,8 +136,7 @@ def _run(block: Block, environment: dict[Value, np.ndarray], rng) -> list[np.nda
                 result = shaken(result, FUNCTION_ULP, rng)
             if op.name in ORDERED_SUMS:
                 result = _any_zero(result, rng) if value.dtype.is_float else result
-                result = np.where(_overflows(op, operands, value), np.asarray(np.nan, result.dtype),
-                                  result) if value.dtype.bits >= 16 and value.dtype.is_float else result
+                result = _astray(op, operands, value, result, rng)
             if value.dtype in WITHOUT_NAN and op.name not in EXACT:
                 result = _any_zero(result, rng)
             environment[value] = result
@@ -185,6 +184,18 @@ def _complex(real: np.ndarray, imaginary: np.ndarray, dtype: np.dtype) -> np.nda
     return result
 
 
+def _astray(op: Op, operands: list[np.ndarray], value: Value, result: np.ndarray, rng) -> np.ndarray:
+    """`result` with NaN where a partial sum may have left the range, or an end of the range for types
+    that have no NaN."""
+    if not value.dtype.is_float:
+        return result
+    lost: object = np.nan
+    if value.dtype in WITHOUT_NAN:
+        info = ml_dtypes.finfo(result.dtype)
+        lost = info.max if rng.integers(0, 2) else info.min
+    return np.where(_overflows(op, operands, value), np.asarray(lost).astype(result.dtype), result)
+
+
 def _overflows(op: Op, operands: list[np.ndarray], value: Value) -> np.ndarray:
     """Where the sum (or product) of magnitudes leaves the range, whatever is infinite already."""
     sizes = []
@@ -198,7 +209,8 @@ def _overflows(op: Op, operands: list[np.ndarray], value: Value) -> np.ndarray:
         sizes.append(np.clip(wide, 1, float(top)).astype(x.dtype))
     total = op.definition.rule("evaluate")(
         sizes, op.attributes, op.regions, [r.type for r in op.results])[value.index]
-    return ~np.isfinite(np.asarray(total).astype(np.float64))
+    most = float(ml_dtypes.finfo(value.dtype.numpy).max)
+    return ~(np.abs(np.asarray(total).astype(np.float64)) < most)
 
 
 def _any_zero(x: np.ndarray, rng) -> np.ndarray:

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from .random_programs import Program
 
 BATCH = 100
-"""Programs of one task. A process does a few tasks, as every program leaves its code in memory."""
+"""Programs of one task."""
+_TASKS = 4
+"""Tasks of a process."""
 _SEEDS = 1_000_000_000
 """Numbers of programs between those of one seed and the next."""
 
@@ -257,8 +259,10 @@ def run_batches(count: int, seed: int, jobs: int, folder: Path) -> Iterator[Tall
         while batches:
             done: list[range] = []
             broken = False
-            with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=4) as pool:
-                futures = {pool.submit(run_batch, b, str(folder), cache): b for b in batches}
+            # A pool for a few tasks each: what a process compiled stays in its memory.
+            with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+                futures = {pool.submit(run_batch, b, str(folder), cache): b
+                           for b in batches[: _TASKS * jobs]}
                 for future in as_completed(futures):
                     try:
                         yield future.result()
