@@ -185,11 +185,11 @@ def _complex(real: np.ndarray, imaginary: np.ndarray, dtype: np.dtype) -> np.nda
 
 
 def _astray(op: Op, operands: list[np.ndarray], value: Value, result: np.ndarray, rng) -> np.ndarray:
-    """`result` with NaN where a partial sum may have left the range, or an end of the range for types
-    that have no NaN."""
+    """`result` with NaN or an infinity where a partial sum may have left the range, or an end of the
+    range for types that have neither."""
     if not value.dtype.is_float:
         return result
-    lost: object = np.nan
+    lost: object = rng.choice([np.nan, np.inf, -np.inf])
     if value.dtype in WITHOUT_NAN:
         info = ml_dtypes.finfo(result.dtype)
         lost = info.max if rng.integers(0, 2) else info.min
