@@ -22,7 +22,7 @@ from ..console import console, errors, print_json
 from .measure import measure, set_fractions
 from .peer import Peer, PeerFailed, PeerSpec, environment
 from .plot import write_plot
-from .report import Report, footer, load, table
+from .report import Report, footer, load, start_table, table
 from .worker.catalog import WORKLOADS
 from .worker.frameworks import FRAMEWORKS
 from .worker.workload import Workload
@@ -75,6 +75,7 @@ def command(
     else:
         for outcomes in report.families().values():
             _print_wide(table(report, outcomes))
+            _print_wide(start_table(report, outcomes))
         for line in footer(report):
             console.print(line, soft_wrap=True, markup=False)
     if plot is not None:

@@ -63,8 +63,11 @@ def _bar(outcome: Outcome, y: float, place, clock: str) -> str:
     ratio, best = outcome.ratio or 1.0, outcome.best_peer or ""
     low, high = outcome.ratio_quartiles or (ratio, ratio)
     start, end = sorted((place(1.0), place(ratio)))
-    times = (f"{seconds_text(outcome.peers['tfn'].seconds(clock))}; {best}"
-             f" {seconds_text(outcome.peers[best].seconds(clock))}")
+    ours, theirs = outcome.peers["tfn"], outcome.peers[best]
+    times = (f"{seconds_text(ours.seconds(clock))}; {best}"
+             f" {seconds_text(theirs.seconds(clock))}")
+    starts = (f"first step {seconds_text(ours.first_step_seconds)}; {best}"
+              f" {seconds_text(theirs.first_step_seconds)}")
     middle = y + ROW / 2
     return (f'<text x="{LEFT - 8}" y="{middle + 4}" text-anchor="end">'
             f'{html.escape(outcome.name)}</text>'
@@ -73,4 +76,4 @@ def _bar(outcome: Outcome, y: float, place, clock: str) -> str:
             f'<line x1="{place(low):.1f}" x2="{place(high):.1f}" y1="{middle}" y2="{middle}"'
             f' stroke="{SPREAD}" stroke-width="2"/>'
             f'<text class="quiet" x="{LEFT + WIDTH + 8}" y="{middle + 4}">{ratio:.2f}'
-            f' ({html.escape(times)})</text>')
+            f' ({html.escape(times)})<title>{html.escape(starts)}</title></text>')

@@ -94,6 +94,28 @@ def table(report: Report, outcomes: Sequence[Outcome]) -> Table:
     return shown
 
 
+def start_table(report: Report, outcomes: Sequence[Outcome]) -> Table:
+    """One row per workload: each peer's first step, compilation included, and its peak memory."""
+    names = [p["name"] for p in report.peers]
+    shown = Table("workload", *names, title="first step; peak memory beyond what the process held"
+                  " before", title_justify="left")
+    for outcome in outcomes:
+        shown.add_row(outcome.name, *[_start_cell(outcome.peers.get(n), report.clock)
+                                      for n in names])
+    for column in shown.columns:
+        column.no_wrap = True
+    return shown
+
+
+def _start_cell(measured: Measured | None, clock: str) -> str:
+    if measured is None or measured.status != "ok":
+        return ""
+    first = (measured.first_step_seconds if clock == "wall" else measured.first_step_cpu_seconds)
+    if measured.peak_bytes is None or measured.base_bytes is None:
+        return seconds_text(first)
+    return f"{seconds_text(first)}; {(measured.peak_bytes - measured.base_bytes) / 1e6:.3g} MB"
+
+
 def _cell(measured: Measured | None, clock: str) -> str:
     if measured is None:
         return ""
