@@ -6,6 +6,8 @@ the rhs of a contraction is contiguous along the innermost dim of the result.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from ..codegen.matrix import is_matrix_product
@@ -19,13 +21,46 @@ from ..ops.declare import definition
 def layout(function: Function, target=None) -> Function:
     """Canonicalise every dot_general and convolution."""
     rewriter = Rewriter(function)
+    readers = Counter(v for op in function.ops for v in op.operands)
+    readers.update(function.returns)
     for op in function.ops:
+        product = _turned_product(op, readers)
+        if product is not None:
+            rewriter.replace(op, [_turned(product, rewriter, op)])
+            continue
         rule = RULES.get(op.name)
         if rule is None:
             rewriter.copy(op)
         else:
             rewriter.replace(op, [rule(op, rewriter)])
     return rewriter.finish()
+
+
+def _turned_product(op: Op, readers: Counter[Value]) -> Op | None:
+    """The product of which `op` is the transpose, when `rhs * lhs` gives that at once.
+
+    Gradients of weights come so: the product of two matrices, transposed for a reader of its own.
+    """
+    if op.name != "stablehlo.transpose":
+        return None
+    product = op.operands[0].op
+    if (product is None or product.name != "stablehlo.dot_general" or readers[product.result] > 1
+            or not is_matrix_product(product)):
+        return None
+    n: DotDimensionNumbers = product.attributes["dot_dimension_numbers"]
+    rank, batch = len(op.result.shape), len(n.lhs_batching_dimensions)
+    middle = len(product.operands[0].shape) - len(n.lhs_contracting_dimensions)
+    order = [*range(batch), *range(middle, rank), *range(batch, middle)]
+    return product if list(op.attributes["permutation"]) == order else None
+
+
+def _turned(product: Op, rewriter: Rewriter, op: Op) -> Value:
+    lhs, rhs = product.operands
+    n: DotDimensionNumbers = product.attributes["dot_dimension_numbers"]
+    dims = DotDimensionNumbers(n.rhs_batching_dimensions, n.lhs_batching_dimensions,
+                               n.rhs_contracting_dimensions, n.lhs_contracting_dimensions)
+    return _append(rewriter, product, product.name, [rewriter[rhs], rewriter[lhs]],
+                   {**product.attributes, "dot_dimension_numbers": dims}, [op.result.type])
 
 
 def _append(rewriter: Rewriter, op: Op, name: str, operands, attributes, types=None) -> Value:

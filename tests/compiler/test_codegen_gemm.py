@@ -109,3 +109,16 @@ def test_a_row_has_the_same_bits_anywhere_in_a_batch_of_any_size(dtype):
     whole = executable(x, w)[0]
     for start, stop in ((0, 7), (100, 131), (290, 300), (3, 203)):
         assert executable(x[start:stop], w)[0].tobytes() == whole[start:stop].tobytes()
+
+
+@pytest.mark.parametrize(("spec", "permutation"), [("ki,kj->ij", (1, 0)), ("bki,bkj->bij", (0, 2, 1)),
+                                                   ("kia,kj->iaj", (2, 0, 1))])
+def test_a_transposed_product_is_made_the_other_way_round(spec, permutation):
+    left, right = spec.partition("->")[0].split(",")
+    sizes = {"b": 3, "k": 20, "i": 7, "j": 5, "a": 2}
+    arrays = [random([sizes[c] for c in part]) for part in (left, right)]
+    check(lambda a, b: tnp.transpose(tnp.einsum(spec, a, b), permutation),
+          lambda a, b: np.transpose(np.einsum(spec, a, b), permutation), *arrays)
+    function, _ = trace(lambda a, b: [tnp.transpose(tnp.einsum(spec, a, b), permutation)],
+                        [TensorType(a.shape, F32) for a in arrays])
+    assert len(compile_function(function).plan.kernels()) == 1
