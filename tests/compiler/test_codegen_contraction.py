@@ -10,6 +10,7 @@ from tfn.compiler.ir.core import TensorType
 from tfn.compiler.ir.dims import Dim
 from tfn.compiler.ir.dtypes import F32, as_dtype
 from tfn.compiler.ir.evaluator import evaluate
+from tfn.compiler.ir.parser import parse_module
 from tfn.compiler.trace.core import trace
 from tfn.compiler.trace.grad import grad
 
@@ -108,3 +109,15 @@ def test_a_convolution_over_any_batch():
     x = random(7, 6, 6, 2)
     whole = executable(x, w)[0]
     np.testing.assert_array_equal(executable(x[3:4], w)[0][0], whole[3])
+
+
+def test_a_convolution_of_nothing_with_negative_padding():
+    function = parse_module("""func.func @main(%x: tensor<2x5x0x8xf32>, %w: tensor<3x1x8x4xf32>)
+        -> tensor<2x3x0x4xf32> {
+      %0 = stablehlo.convolution(%x, %w) dim_numbers = [b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f],
+        window = {pad = [[0, 0], [-1, 0]]} {batch_group_count = 1 : i64, feature_group_count = 1 : i64}
+        : (tensor<2x5x0x8xf32>, tensor<3x1x8x4xf32>) -> tensor<2x3x0x4xf32>
+      return %0 : tensor<2x3x0x4xf32>
+    }""")["main"]
+    (found,) = compile_function(function)(np.zeros((2, 5, 0, 8), np.float32), random(3, 1, 8, 4))
+    assert found.shape == (2, 3, 0, 4)
