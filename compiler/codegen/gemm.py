@@ -12,7 +12,8 @@ its columns are contiguous. The order of every sum follows from K alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ..ir.core import Op, Value
@@ -88,11 +89,12 @@ class _Gemm:
     def _packs(self) -> str:
         """Who packs b: "phase", "task" or "none"."""
         if self.direct:
-            known = self.fixed_k is not None and self.fixed_n is not None
+            size = self._fixed((*self.axes.sums, *self.axes.k, *self.axes.n))
             few = self.fixed_m is not None and self.fixed_m <= _FEW_ROWS
-            if few or (known and self.fixed_k * self.fixed_n * self.dtype.itemsize <= _SMALL_BYTES):
+            if few or (size is not None and size * self.dtype.itemsize <= _SMALL_BYTES):
                 return "none"
-        affine = is_affine([self.spec.extents[i] for i in (*self.axes.k, *self.axes.n)])
+        affine = is_affine([self.spec.extents[i]
+                            for i in (*self.axes.sums, *self.axes.k, *self.axes.n)])
         return "task" if self.axes.batch or not affine else "phase"
 
     # -- sizes --------------------------------------------------------------------------------------
@@ -159,8 +161,8 @@ class _Gemm:
         emit = self.emit
         self.extents: list[Index] = [e if isinstance(e, int) else emit.extent(*e)
                                      for e in self.spec.extents]
-        self.count_m, self.count_n, self.count_k = (
-            self._count(g) for g in (self.axes.m, self.axes.n, self.axes.k))
+        self.count_m, self.count_n, self.count_k, self.count_sums = (
+            self._count(g) for g in (self.axes.m, self.axes.n, self.axes.k, self.axes.sums))
         self.lm, self.lk = (self._stride(self.lhs, self.spec.lhs, g)
                             for g in (self.axes.m, self.axes.k))
         self.rk, self.rn = (self._stride(self.rhs, self.spec.rhs, g)
@@ -202,10 +204,9 @@ class _Gemm:
         memory = ""
         if self.packs == "phase":
             # Rows for whole squares of a transpose, and panels up to the last column.
-            room = self.nr * (self.k + 2 * self.tile.lanes) * size
-            panels = self.n // self.nr + 1 if isinstance(self.n, int) else None
-            memory = emit.scratch(room * panels if panels is not None
-                                  else (self.n + self.nr) * (self.k + 2 * self.tile.lanes) * size)
+            rows = self._size(self.axes.sums) * (self.k + 2 * self.tile.lanes)
+            columns = (self.n // self.nr + 1) * self.nr if isinstance(self.n, int) else self.n + self.nr
+            memory = emit.scratch(rows * columns * size)
             with emit.phase(Work((self.n,), (self.nr,), (2000, self.nr, self.k))):
                 self._begin()
                 last = "%last"
@@ -214,13 +215,15 @@ class _Gemm:
                     last = emit.inst(f"select i1 {self._few_rows()}, i64 0, i64 %last")
                 with emit.loop("%first", last) as panel, emit.scope():
                     column = emit.imul(panel, self.nr)
-                    self.packer.panel(
-                        self.packer.at(emit.pointers[self.rhs], emit.imul(column, self.rn)),
-                        self._panel(memory, panel), self.rk, self.rn, self.count_k,
-                        emit.isub(self.count_n, column))
+                    with self._each_sum() as (term, _, offset):
+                        self.packer.panel(
+                            self.packer.at(emit.pointers[self.rhs],
+                                           emit.iadd(offset, emit.imul(column, self.rn))),
+                            self._panel(memory, panel, term), self.rk, self.rn, self.count_k,
+                            emit.isub(self.count_n, column))
         batch = tuple(extent_of(self.spec.extents[i]) for i in self.axes.batch)
         work = Work((*batch, self.m, self.n), (*[1] * len(batch), self.rows, self.panels * self.nr),
-                    (_PICOSECONDS, self.rows, self.panels * self.nr, self.k))
+                    (_PICOSECONDS, self.rows, self.panels * self.nr, self.k, self._size(self.axes.sums)))
         with emit.phase(work):
             self._begin()
             with emit.loop("%first", "%last") as task, emit.scope():
@@ -229,12 +232,26 @@ class _Gemm:
     def _few_rows(self) -> str:
         return self.emit.icompare("sle", self.count_m, _FEW_ROWS)
 
-    def _panel(self, memory: str, panel: Index) -> str:
-        """The packed panel: rows of K, rounded up to whole squares."""
+    @contextmanager
+    def _each_sum(self) -> Iterator[tuple[Index, Index, Index]]:
+        """A loop over the products that are added up: number, and offsets in a and b."""
+        emit = self.emit
+        if not self.axes.sums:
+            yield 0, 0, 0
+            return
+        with emit.loop(0, self.count_sums) as term, emit.scope():
+            at: dict[int, Index] = {}
+            self._split(term, self.axes.sums, at)
+            yield (term, self._batch_offset(self.lhs, self.spec.lhs, at),
+                   self._batch_offset(self.rhs, self.spec.rhs, at))
+
+    def _panel(self, memory: str, panel: Index, term: Index) -> str:
+        """The packed panel of a product: rows of K, rounded up to whole squares."""
         emit = self.emit
         up = emit.iadd(self.count_k, self.tile.lanes - 1)
         rows = emit.imul(emit.idiv(up, self.tile.lanes), self.tile.lanes)
-        return self.packer.at(memory, emit.imul(emit.imul(panel, rows), self.nr))
+        number = emit.iadd(emit.imul(panel, self.count_sums), term)
+        return self.packer.at(memory, emit.imul(emit.imul(number, rows), self.nr))
 
     def _task(self, task: Index, memory: str) -> None:
         emit = self.emit
@@ -251,7 +268,7 @@ class _Gemm:
         rows = emit.imin(emit.isub(self.count_m, row), self.rows)
         columns = emit.imin(emit.isub(self.count_n, column), wide)
         one = None
-        if self.fixed_n != 1 and self.fixed_m in (None, 1):
+        if self.fixed_n != 1 and self.fixed_m in (None, 1) and not self.axes.sums:
             one = emit.icompare("eq", self.count_m, 1)
             columns = self._strip(one, block_n, column, columns)
         a = self.packer.at(emit.pointers[self.lhs], emit.iadd(
@@ -265,7 +282,7 @@ class _Gemm:
                 self._batch_offset(self.out, self.spec.out, at),
                 emit.iadd(emit.imul(row, self.om), column)))
         first_panel = emit.imul(block_n, self.panels)
-        if self.fixed_n == 1:
+        if self.fixed_n == 1 and not self.axes.sums:
             matrix_vector(emit, self.dtype, a, self.lm, self.lk, Line(b, self.rk), Line(c, self.om),
                           rows, self.count_k)
         elif one is not None:
@@ -302,14 +319,16 @@ class _Gemm:
     def _blocks(self, a: str, b: str, c: str, rows: Index, columns: Index, first_panel: Index,
                 packed: tuple[str, str, str]) -> None:
         # Once even if K is 0: the result is zeros then.
-        with self.emit.loop(0, self.emit.imax(self.count_k, 1), self.depth) as k, self.emit.scope():
-            self._k_block(k, a, b, c, rows, columns, first_panel, *packed)
+        with self._each_sum() as (term, in_a, in_b):
+            a, b = self.packer.at(a, in_a), self.packer.at(b, in_b)
+            with self.emit.loop(0, self.emit.imax(self.count_k, 1), self.depth) as k, self.emit.scope():
+                self._k_block(term, k, a, b, c, rows, columns, first_panel, *packed)
 
-    def _k_block(self, k: Index, a: str, b: str, c: str, rows: Index, columns: Index,
+    def _k_block(self, term: Index, k: Index, a: str, b: str, c: str, rows: Index, columns: Index,
                  first_panel: Index, packed_a: str, packed_b: str, memory: str) -> None:
         emit, tile = self.emit, self.tile
         depth = emit.imin(emit.isub(self.count_k, k), self.depth)
-        add = emit.icompare("sgt", k, 0)
+        add = emit.icompare("sgt", emit.iadd(term, k), 0)
         a = self.packer.at(a, emit.imul(k, self.lk))
         if not self.rows_of_a:
             self.packer.rows(a, packed_a, self.lk, depth, rows, self.packer.a_width * self.depth)
@@ -328,7 +347,7 @@ class _Gemm:
             left = emit.isub(columns, column)
             source = self.packer.at(b, emit.iadd(emit.imul(k, self.rk), emit.imul(column, self.rn)))
             if self.packs == "phase":
-                packed = self.packer.at(self._panel(memory, emit.iadd(first_panel, panel)),
+                packed = self.packer.at(self._panel(memory, emit.iadd(first_panel, panel), term),
                                   emit.imul(k, self.nr))
                 source = packed if few is None else emit.inst(
                     f"select i1 {few}, ptr {source}, ptr {packed}")

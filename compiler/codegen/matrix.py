@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from ..ir.core import Op, Value
 from ..ir.dims import Extent
@@ -19,13 +18,15 @@ class Axes:
     m: tuple[int, ...]
     n: tuple[int, ...]
     k: tuple[int, ...]
+    sums: tuple[int, ...] = ()
+    """Loops over products that are added up."""
 
 
 def matrix_axes(op: Op, spec: Contraction) -> Axes | None:
     """How a contraction is a batch of matrix products, or None.
 
     Loops over rows (or columns, or K) that are neighbours in memory are one loop; of those that are
-    not, the inner one stays and the others become a batch. K must be one loop.
+    not, the inner one stays and the others become a batch (of products that are added up, for K).
     """
     if op.name != "stablehlo.dot_general":
         return None
@@ -35,14 +36,16 @@ def matrix_axes(op: Op, spec: Contraction) -> Axes | None:
     m = [i for i in loops if i in lhs and i in out and i not in rhs]
     n = [i for i in loops if i in rhs and i in out and i not in lhs]
     k = sorted((i for i in loops if i not in out), key=lambda i: lhs[i])
-    if not n or any(dims[b] - dims[a] != 1 for a, b in pairwise(k) for dims in (lhs, rhs)):
+    if not n:
         return None
+    depth, more_depth = _neighbours(k, spec, (lhs, rhs))
     rows, more_rows = _neighbours(m, spec, (lhs, out))
     columns, more_columns = _neighbours(n, spec, (rhs, out))
     if len(n) > len(columns):
         # The innermost columns must be those of the result.
         return None
-    return Axes((*batch, *more_rows, *more_columns), tuple(rows), tuple(columns), tuple(k))
+    return Axes((*batch, *more_rows, *more_columns), tuple(rows), tuple(columns), tuple(depth),
+                tuple(more_depth))
 
 
 def dims_of(indices: Sequence[Affine]) -> dict[int, int]:
