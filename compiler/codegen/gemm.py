@@ -223,7 +223,8 @@ class _Gemm:
                             emit.isub(self.count_n, column))
         batch = tuple(extent_of(self.spec.extents[i]) for i in self.axes.batch)
         work = Work((*batch, self.m, self.n), (*[1] * len(batch), self.rows, self.panels * self.nr),
-                    (_PICOSECONDS, self.rows, self.panels * self.nr, self.k, self._size(self.axes.sums)))
+                    (_PICOSECONDS, self.rows, self.panels * self.nr, self.k,
+                     self._size(self.axes.sums)))
         with emit.phase(work):
             self._begin()
             with emit.loop("%first", "%last") as task, emit.scope():
