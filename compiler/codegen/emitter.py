@@ -28,6 +28,9 @@ from .work import Work
 # or a learning rate does not make a new kernel.
 _INLINE = {0.0, 1.0, -1.0, float("inf"), float("-inf")}
 
+_SUMS = {"add": "fadd", "multiply": "fmul"}
+"""Combiners of floats whose order is open."""
+
 # Float ops LLVM may contract into FMA, inside one kernel.
 _CONTRACTED = {"fadd", "fsub", "fmul"}
 
@@ -552,7 +555,8 @@ class Emitter(Text):
             cell = self.cell(register_type(dtype))
             self.do(f"store {register_type(dtype)} {value}, ptr {cell}")
             cells.append(cell)
-        kind = combiner(body)
+        # Sums of narrow floats round once, at the end: 256 + 1 is 256 in bf16.
+        opcode = _SUMS.get(combiner(body) or "") if dtypes[0].is_float else None
 
         def nest(index: list[str]) -> None:
             if len(index) < len(extents):
@@ -562,17 +566,17 @@ class Emitter(Text):
             state = [self.inst(f"load {register_type(t)}, ptr {c}")
                      for c, t in zip(cells, dtypes, strict=True)]
             fresh = list(elements(index))
-            if kind == "add" and dtypes[0].is_float and dtypes[0].bits >= 32:
+            if opcode is not None:
                 # The order of a reduction is open in StableHLO; LLVM fixes it by the shape alone.
                 t = register_type(dtypes[0])
-                combined = [self.inst(f"fadd reassoc {t} {state[0]}, {fresh[0]}")]
+                combined = [self.inst(f"{opcode} reassoc {t} {state[0]}, {fresh[0]}")]
             else:
                 combined = self.region(body, [*state, *fresh])
             for cell, value, dtype in zip(cells, combined, dtypes, strict=True):
                 self.do(f"store {register_type(dtype)} {value}, ptr {cell}")
 
         nest([])
-        return [self.inst(f"load {register_type(t)}, ptr {c}")
+        return [self.rounded(self.inst(f"load {register_type(t)}, ptr {c}"), t)
                 for c, t in zip(cells, dtypes, strict=True)]
 
     # -- whole kernels (ops with a `kernel` rule) ---------------------------------------------------

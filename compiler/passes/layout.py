@@ -94,7 +94,8 @@ def _dot(op: Op, rewriter: Rewriter) -> Value:
 def _convolution(op: Op, rewriter: Rewriter) -> Value:
     if op.result.type.size == 0:
         # Nothing to compute, and padding of an empty dim may be negative.
-        empty = np.broadcast_to(np.zeros((), op.result.dtype.numpy), op.result.shape)
+        empty = np.broadcast_to(np.zeros((), op.result.dtype.numpy),
+                                [int(d) for d in op.result.shape])  # type: ignore[call-overload]
         return _append(rewriter, op, "stablehlo.constant", (), {"value": empty}, [op.result.type])
     a = convolution_defaults(op.attributes)
     n: ConvDimensionNumbers = a["dimension_numbers"]

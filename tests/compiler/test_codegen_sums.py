@@ -9,6 +9,7 @@ from tfn.compiler.compile import compile_function, run_passes
 from tfn.compiler.ir.core import TensorType
 from tfn.compiler.ir.dims import Dim
 from tfn.compiler.ir.dtypes import as_dtype
+from tfn.compiler.ops.reduction import reduce
 from tfn.compiler.trace.core import trace
 
 RNG = np.random.default_rng(0)
@@ -86,3 +87,18 @@ def test_a_sum_of_columns_is_a_kernel_of_its_own():
     fused = run_passes(program(lambda x: tnp.exp(tnp.mean(x, 0)), ((50, 8), "f4")), Target.host())
     bodies = [[o.name for o in op.regions[0].ops] for op in fused.ops if op.name == "tfn.kernel"]
     assert [b[-1] for b in bodies] == ["stablehlo.reduce", "stablehlo.exponential"]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float8_e5m2"])
+@pytest.mark.parametrize("dims", [(0,), (1,), (0, 1)])
+def test_sums_of_narrow_floats_round_once(dtype, dims):
+    x = np.ones((2000, 3) if 0 in dims else (3, 2000)).astype(as_dtype(dtype).numpy)
+    (found,) = compile_function(program(lambda v: reduce(v, dims, "add"), (x.shape, x.dtype)))(x)
+    expected = x.astype(np.float64).sum(dims).astype(x.dtype)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_products_of_narrow_floats_round_once():
+    x = (1 + RNG.random((4, 50)) / 16).astype(as_dtype("bfloat16").numpy)
+    (found,) = compile_function(program(lambda v: reduce(v, (1,), "multiply"), (x.shape, x.dtype)))(x)
+    np.testing.assert_array_equal(found, x.astype(np.float64).prod(1).astype(x.dtype))

@@ -189,11 +189,12 @@ def _astray(op: Op, operands: list[np.ndarray], value: Value, result: np.ndarray
     range for types that have neither."""
     if not value.dtype.is_float:
         return result
-    lost: object = rng.choice([np.nan, np.inf, -np.inf])
+    lost = rng.choice([np.nan, np.inf, -np.inf], result.shape)
     if value.dtype in WITHOUT_NAN:
         info = ml_dtypes.finfo(result.dtype)
-        lost = info.max if rng.integers(0, 2) else info.min
-    return np.where(_overflows(op, operands, value), np.asarray(lost).astype(result.dtype), result)
+        lost = np.where(rng.integers(0, 2, result.shape) == 1, float(info.max), float(info.min))
+    chosen = _overflows(op, operands, value) & (rng.integers(0, 4, result.shape) > 0)
+    return np.where(chosen, np.asarray(lost).astype(result.dtype), result)
 
 
 def _overflows(op: Op, operands: list[np.ndarray], value: Value) -> np.ndarray:
