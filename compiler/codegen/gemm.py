@@ -5,9 +5,10 @@ A task is a block of rows by a block of columns of the result. Inside it
     for K block:  [pack the block of a]  for panel of columns:  [pack b]  for tile of rows: micro-kernel
     the ops that follow, on the block while it is in the cache
 
-b is packed into panels `[k][columns]` by a phase of its own when it is large, by the task when there is
-a batch of products, and not at all when its rows are contiguous and it is small. a is packed only when
-its columns are contiguous. The order of every sum follows from K alone.
+Elements are the words of a `Product` (`product.py`), and depths and strides of what is packed are in
+words. b is packed into panels `[k][columns]` by a phase of its own when it is large, by the task when
+there is a batch of products, and not at all when its rows are contiguous and it is small. a is packed
+only when its columns are contiguous. The order of every sum follows from K alone.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from .emitter import Emitter
 from .gemv import Line, matrix_vector
 from .matrix import Axes, dims_of, extent_of, is_affine, matrix_axes
 from .pack import Packer
+from .product import product_of
 from .target import Target
 from .text import Index
 from .tile import Micro, Tile, best_tile
 from .work import Work
 
 _DEPTH = 448
-"""K is cut into blocks of about this."""
+"""K is cut into blocks of about so many words."""
 _BLOCK_ROWS = 192
 _BLOCK_PANELS = 4
 _SMALL_BYTES = 1 << 20
@@ -67,31 +69,54 @@ class _Gemm:
     def __post_init__(self) -> None:
         lhs, rhs = self.op.operands
         self.lhs, self.rhs, self.out = lhs, rhs, self.op.result
-        self.dtype = self.out.dtype
+        self.product = product_of(self.op, self.target)
         self.m, self.n, self.k = (self._size(g) for g in (self.axes.m, self.axes.n, self.axes.k))
         # What may shape the code: a run-time extent, a batch as a rule, may not.
         self.fixed_m, self.fixed_n, self.fixed_k = (
             self._fixed(g) for g in (self.axes.m, self.axes.n, self.axes.k))
-        self.tile = best_tile(self.target, self.dtype, self.fixed_m, self.fixed_n)
+        self.tile = best_tile(self.target, self.product.sums, self.fixed_m, self.fixed_n)
         self.nr = self.tile.columns
         self.rows, self.panels = self._block()
         self.depth = self._depth()
         self.direct = self._contiguous(self.spec.rhs, self.axes.n)
-        self.packer = Packer(self.emit, self.dtype, self.tile)
-        # Columns of a that lie close together are read where they are.
-        close = self.fixed_m is not None and self.fixed_m * self.dtype.itemsize <= _CLOSE_BYTES
-        self.rows_of_a = close or not self._contiguous(self.spec.lhs, self.axes.m)
+        bytes_too = self.product.group > 1 or "+avx512bw" in self.target.features.split(",")
+        self.pack_a = Packer(self.emit, lhs.dtype, self.product, self.tile, bytes_too,
+                             self.product.flips)
+        self.pack_b = Packer(self.emit, rhs.dtype, self.product, self.tile, bytes_too)
+        self.copies_a = self._copies_a()
         self.packs = self._packs()
-        # The product itself goes to the task's own memory when only what follows it is stored: an
-        # operand of that may have the memory of the result.
-        self.follows = any(value is not self.out for value, _ in self.outputs)
+        # The product itself goes to the task's own memory when only what follows it is stored, if only
+        # its rounding: an operand of that may have the memory of the result.
+        self.follows = (any(value is not self.out for value, _ in self.outputs)
+                        or self.out.dtype.llvm != self.product.sums.llvm)
+
+    def _copies_a(self) -> str:
+        """How a is packed: as "tiles" of rows that are neighbours in memory, as "lines" along K, or, ""
+        where its words are in memory already, not at all."""
+        by_row = self._contiguous(self.spec.lhs, self.axes.m)
+        same = self.lhs.dtype is self.product.packed and not self.product.flips
+        if self.product.group == 1 and same:
+            # Columns of a that lie close together are read where they are.
+            close = self.fixed_m is not None and self.fixed_m * self.lhs.dtype.itemsize <= _CLOSE_BYTES
+            return "tiles" if by_row and not close else ""
+        if same and self._contiguous(self.spec.lhs, self.axes.k) and all(
+                isinstance(s, int) and s % self.product.group == 0 for s in self._a_strides()):
+            return ""
+        return "tiles" if by_row and self.pack_a.by_vectors else "lines"
+
+    def _a_strides(self) -> list[Index]:
+        """Elements from row to row, from product to product, and in a row."""
+        inner = {dims_of(self.spec.lhs)[loop] for loop in self.axes.k}
+        return [self._dim_stride(self.lhs, d) for d in range(len(self.lhs.shape)) if d not in inner] + [
+            self.fixed_k if self.fixed_k is not None else "run time"]
 
     def _packs(self) -> str:
         """Who packs b: "phase", "task" or "none"."""
-        if self.direct:
+        same = self.product.group == 1 and self.rhs.dtype is self.product.packed
+        if self.direct and same:
             size = self._fixed((*self.axes.sums, *self.axes.k, *self.axes.n))
             few = self.fixed_m is not None and self.fixed_m <= _FEW_ROWS
-            if few or (size is not None and size * self.dtype.itemsize <= _SMALL_BYTES):
+            if few or (size is not None and size * self.rhs.dtype.itemsize <= _SMALL_BYTES):
                 return "none"
         affine = is_affine([self.spec.extents[i]
                             for i in (*self.axes.sums, *self.axes.k, *self.axes.n)])
@@ -145,11 +170,12 @@ class _Gemm:
         return _blocks(rows, height) * height
 
     def _depth(self) -> int:
-        """K of a block: even blocks where K is known, whole vectors."""
+        """K of a block in words: even blocks where K is known, whole vectors."""
         if self.fixed_k is None:
             return _DEPTH
-        blocks = max(1, round(self.fixed_k / _DEPTH))
-        return max(_blocks(_blocks(self.fixed_k, blocks), 16), 1) * 16
+        words = _blocks(self.fixed_k, self.product.group)
+        blocks = max(1, round(words / _DEPTH))
+        return max(_blocks(_blocks(words, blocks), 16), 1) * 16
 
     def _contiguous(self, indices, loops: Sequence[int]) -> bool:
         """Is the innermost of the loops the last dim of the operand?"""
@@ -200,38 +226,69 @@ class _Gemm:
     # -- phases -------------------------------------------------------------------------------------
 
     def emit_phases(self) -> None:
-        emit, size = self.emit, self.dtype.itemsize
+        emit = self.emit
         memory = ""
         if self.packs == "phase":
-            # Rows for whole squares of a transpose, and panels up to the last column.
-            rows = self._size(self.axes.sums) * (self.k + 2 * self.tile.lanes)
-            columns = (self.n // self.nr + 1) * self.nr if isinstance(self.n, int) else self.n + self.nr
-            memory = emit.scratch(rows * columns * size)
-            with emit.phase(Work((self.n,), (self.nr,), (2000, self.nr, self.k))):
+            memory = emit.scratch(self._panel_memory())
+            cost = 2000 // self.product.group
+            with emit.phase(Work((self.n,), (self.nr,), (cost, self.nr, self.k))):
                 self._begin()
                 last = "%last"
-                if self.direct and self.fixed_m is None:
-                    # A few rows do not repay it: they use b as it is.
-                    last = emit.inst(f"select i1 {self._few_rows()}, i64 0, i64 %last")
-                with emit.loop("%first", last) as panel, emit.scope():
-                    column = emit.imul(panel, self.nr)
-                    with self._each_sum() as (term, _, offset):
-                        self.packer.panel(
-                            self.packer.at(emit.pointers[self.rhs],
-                                           emit.iadd(offset, emit.imul(column, self.rn))),
-                            self._panel(memory, panel, term), self.rk, self.rn, self.count_k,
-                            emit.isub(self.count_n, column))
+                if self.fixed_m is None and (self._reads_both or not self.axes.sums):
+                    last = emit.inst(f"select i1 {self._unpacked_rows()}, i64 0, i64 %last")
+                with emit.loop("%first", last) as panel, emit.scope(), \
+                        self._each_sum() as (term, _, offset):
+                    self._pack_panel(memory, panel, term, offset)
         batch = tuple(extent_of(self.spec.extents[i]) for i in self.axes.batch)
         work = Work((*batch, self.m, self.n), (*[1] * len(batch), self.rows, self.panels * self.nr),
-                    (_PICOSECONDS, self.rows, self.panels * self.nr, self.k,
+                    (_PICOSECONDS, self.rows, self.panels * self.nr,
+                     self.k // self.product.group if isinstance(self.k, int) else self.k,
                      self._size(self.axes.sums)))
         with emit.phase(work):
             self._begin()
             with emit.loop("%first", "%last") as task, emit.scope():
                 self._task(task, memory)
 
-    def _few_rows(self) -> str:
-        return self.emit.icompare("sle", self.count_m, _FEW_ROWS)
+    def _panel_memory(self) -> Extent:
+        """Bytes: panels up to the last column, with rows for whole squares of a transpose and, if the
+        product flips, one for each block of K."""
+        size = self.product.packed.itemsize
+        ends = (2 * self.tile.lanes + 2) * self.product.word_bytes
+        # A start of four bytes for every 1024 of K or more: less than one for eight.
+        starts = (self.k // 8 if isinstance(self.k, int) else self.k) if self.product.flips else 0
+        row: Extent = self._size(self.axes.sums) * (self.k * size + (starts + ends))
+        if isinstance(self.n, int):
+            return row * (self.nr * (self.n // self.nr + 1))
+        return (self.n + self.nr) * row
+
+    def _pack_panel(self, memory: str, panel: Index, term: Index, offset: Index) -> None:
+        emit = self.emit
+        column = emit.imul(panel, self.nr)
+        source = self.pack_b.at(emit.pointers[self.rhs], emit.iadd(offset, emit.imul(column, self.rn)))
+        left = emit.isub(self.count_n, column)
+        target = self._panel(memory, panel, term)
+        if not self.product.flips:
+            self.pack_b.panel(source, target, self.rk, self.rn, self.count_k, left)
+            return
+        with emit.loop(0, emit.imax(self.count_k, 1), self.step) as k, emit.scope():
+            depth = emit.imin(emit.isub(self.count_k, k), self.step)
+            self.pack_b.panel(self.pack_b.at(source, emit.imul(k, self.rk)), self._block_of(target, k),
+                              self.rk, self.rn, depth, left)
+
+    def _unpacked_rows(self) -> str:
+        """Are there so few rows that they use b as it is?"""
+        few = _FEW_ROWS if self._reads_both else 1
+        return self.emit.icompare("sle", self.count_m, few)
+
+    @property
+    def _reads_both(self) -> bool:
+        """Can the micro-kernel read b unpacked, too?"""
+        return (self.direct and self.product.group == 1 and self.rhs.dtype is self.product.packed)
+
+    @property
+    def step(self) -> int:
+        """Numbers along K of a block."""
+        return self.depth * self.product.group
 
     @contextmanager
     def _each_sum(self) -> Iterator[tuple[Index, Index, Index]]:
@@ -248,11 +305,21 @@ class _Gemm:
 
     def _panel(self, memory: str, panel: Index, term: Index) -> str:
         """The packed panel of a product: rows of K, rounded up to whole squares."""
-        emit = self.emit
-        up = emit.iadd(self.count_k, self.tile.lanes - 1)
-        rows = emit.imul(emit.idiv(up, self.tile.lanes), self.tile.lanes)
+        emit, square = self.emit, self.tile.lanes * self.product.group
+        squares = emit.idiv(emit.iadd(self.count_k, square - 1), square)
+        rows = emit.imul(squares, self.tile.lanes)
+        if self.product.flips:
+            rows = emit.iadd(rows, emit.imax(_ceil(emit, self.count_k, self.step), 1))
         number = emit.iadd(emit.imul(panel, self.count_sums), term)
-        return self.packer.at(memory, emit.imul(emit.imul(number, rows), self.nr))
+        return self.pack_b.word(memory, emit.imul(emit.imul(number, rows), self.nr))
+
+    def _block_of(self, panel: str, k: Index) -> str:
+        """The block of a packed panel that begins with the number `k` along K."""
+        emit = self.emit
+        rows = emit.idiv(k, self.product.group)
+        if self.product.flips:
+            rows = emit.iadd(rows, emit.idiv(k, self.step))
+        return self.pack_b.word(panel, emit.imul(rows, self.nr))
 
     def _task(self, task: Index, memory: str) -> None:
         emit = self.emit
@@ -272,24 +339,27 @@ class _Gemm:
         if self.fixed_n != 1 and self.fixed_m in (None, 1) and not self.axes.sums:
             one = emit.icompare("eq", self.count_m, 1)
             columns = self._strip(one, block_n, column, columns)
-        a = self.packer.at(emit.pointers[self.lhs], emit.iadd(
+        a = self.pack_a.at(emit.pointers[self.lhs], emit.iadd(
             self._batch_offset(self.lhs, self.spec.lhs, at), emit.imul(row, self.lm)))
-        b = self.packer.at(emit.pointers[self.rhs], emit.iadd(
+        b = self.pack_b.at(emit.pointers[self.rhs], emit.iadd(
             self._batch_offset(self.rhs, self.spec.rhs, at), emit.imul(column, self.rn)))
         packed_a, packed_b, c = self._workspaces()
         packed = (packed_a, packed_b, memory)
         if not self.follows:
-            c = self.packer.at(emit.pointers[self.out], emit.iadd(
+            c = self._sum_at(emit.pointers[self.out], emit.iadd(
                 self._batch_offset(self.out, self.spec.out, at),
                 emit.iadd(emit.imul(row, self.om), column)))
         first_panel = emit.imul(block_n, self.panels)
         if self.fixed_n == 1 and not self.axes.sums:
-            matrix_vector(emit, self.dtype, a, self.lm, self.lk, Line(b, self.rk), Line(c, self.om),
-                          rows, self.count_k)
+            matrix_vector(emit, self.product, Line(a, self.lm, self.lhs.dtype), self.lk,
+                          Line(b, self.rk, self.rhs.dtype), Line(c, self.om, self.product.sums), rows,
+                          self.count_k)
         elif one is not None:
             self._either(one,
-                         lambda: matrix_vector(emit, self.dtype, b, self.rn, self.rk, Line(a, self.lk),
-                                               Line(c, 1), columns, self.count_k),
+                         lambda: matrix_vector(
+                             emit, self.product, Line(b, self.rn, self.rhs.dtype), self.rk,
+                             Line(a, self.lk, self.lhs.dtype), Line(c, 1, self.product.sums), columns,
+                             self.count_k),
                          lambda: self._blocks(a, b, c, rows, columns, first_panel, packed))
         else:
             self._blocks(a, b, c, rows, columns, first_panel, packed)
@@ -321,41 +391,54 @@ class _Gemm:
                 packed: tuple[str, str, str]) -> None:
         # Once even if K is 0: the result is zeros then.
         with self._each_sum() as (term, in_a, in_b):
-            a, b = self.packer.at(a, in_a), self.packer.at(b, in_b)
-            with self.emit.loop(0, self.emit.imax(self.count_k, 1), self.depth) as k, self.emit.scope():
+            a, b = self.pack_a.at(a, in_a), self.pack_b.at(b, in_b)
+            with self.emit.loop(0, self.emit.imax(self.count_k, 1), self.step) as k, self.emit.scope():
                 self._k_block(term, k, a, b, c, rows, columns, first_panel, *packed)
 
     def _k_block(self, term: Index, k: Index, a: str, b: str, c: str, rows: Index, columns: Index,
                  first_panel: Index, packed_a: str, packed_b: str, memory: str) -> None:
-        emit, tile = self.emit, self.tile
-        depth = emit.imin(emit.isub(self.count_k, k), self.depth)
+        emit = self.emit
+        depth = emit.imin(emit.isub(self.count_k, k), self.step)
         add = emit.icompare("sgt", emit.iadd(term, k), 0)
-        a = self.packer.at(a, emit.imul(k, self.lk))
-        if not self.rows_of_a:
-            self.packer.rows(a, packed_a, self.lk, depth, rows, self.packer.a_width * self.depth)
+        a = self.pack_a.at(a, emit.imul(k, self.lk))
+        a_strides: tuple[Index, Index] = (self.lm, self.lk)
+        if self.copies_a == "tiles":
+            self.pack_a.rows(a, packed_a, self.lk, depth, rows, self.pack_a.a_width * self.depth)
+            a_strides = 1, self.pack_a.a_width
+        elif self.copies_a == "lines":
+            self.pack_a.lines(a, packed_a, self.lm, self.lk, depth, rows, self._line)
+            a_strides = self._line, 1
+        elif self.product.group > 1:
+            a_strides = emit.idiv(self.lm, self.product.group), 1
+        few = self._unpacked_rows() if (
+            self.packs == "phase" and self.fixed_m is None and self._reads_both) else None
         by_k: Index = self.rk if self.packs == "none" else self.nr
-        few = None
-        if self.packs == "phase" and self.direct and self.fixed_m is None:
-            few = self._few_rows()
         if few is not None:
             by_k = emit.inst(f"select i1 {few}, i64 {self.rk}, i64 {self.nr}")
-        micro = Micro(self.dtype, tile, self.lm if self.rows_of_a else 1,
-                      self.lk if self.rows_of_a else self.packer.a_width, by_k, self.om,
+        micro = Micro(self.product, self.tile, *a_strides, by_k, self.om,
                       self.packs != "none" and few is None)
-        panels = _ceil(emit, columns, self.nr)
+        panels, words = _ceil(emit, columns, self.nr), _ceil(emit, depth, self.product.group)
         with emit.loop(0, panels) as panel, emit.scope():
             column = emit.imul(panel, self.nr)
             left = emit.isub(columns, column)
-            source = self.packer.at(b, emit.iadd(emit.imul(k, self.rk), emit.imul(column, self.rn)))
+            source = self.pack_b.at(b, emit.iadd(emit.imul(k, self.rk), emit.imul(column, self.rn)))
             if self.packs == "phase":
-                packed = self.packer.at(self._panel(memory, emit.iadd(first_panel, panel), term),
-                                  emit.imul(k, self.nr))
+                packed = self._block_of(self._panel(memory, emit.iadd(first_panel, panel), term), k)
                 source = packed if few is None else emit.inst(
                     f"select i1 {few}, ptr {source}, ptr {packed}")
             elif self.packs == "task":
-                self.packer.panel(source, packed_b, self.rk, self.rn, depth, left)
+                self.pack_b.panel(source, packed_b, self.rk, self.rn, depth, left)
                 source = packed_b
-            self._rows(micro, a, packed_a, source, self.packer.at(c, column), depth, add, rows, left)
+            self._rows(micro, a, packed_a, source, self._sum_at(c, column), words, add, rows, left)
+
+    @property
+    def _line(self) -> int:
+        """Words between packed lines of a: not a power of two, which would share a cache set."""
+        return self.depth + 16
+
+    def _sum_at(self, pointer: str, offset: Index) -> str:
+        return pointer if offset == 0 else self.emit.inst(
+            f"getelementptr inbounds {self.product.sums.llvm}, ptr {pointer}, i64 {offset}")
 
     def _rows(self, micro: Micro, a: str, packed_a: str, b: str, c: str, depth: Index, add: str,
               rows: Index, left: Index) -> None:
@@ -364,9 +447,13 @@ class _Gemm:
 
         def one(t: Index, edge: tuple[Index, Index] | None) -> None:
             r = emit.imul(t, tile.rows)
-            source = (self.packer.at(a, emit.imul(r, self.lm)) if self.rows_of_a
-                      else self.packer.at(packed_a, emit.imul(t, self.packer.a_width * self.depth)))
-            micro.call(emit, source, b, self.packer.at(c, emit.imul(r, self.om)), depth, add, edge)
+            if self.copies_a == "tiles":
+                source = self.pack_a.word(packed_a, emit.imul(t, self.pack_a.a_width * self.depth))
+            elif self.copies_a == "lines":
+                source = self.pack_a.word(packed_a, emit.imul(r, self._line))
+            else:
+                source = self.pack_a.at(a, emit.imul(r, self.lm))
+            micro.call(emit, source, b, self._sum_at(c, emit.imul(r, self.om)), depth, add, edge)
 
         whole: Index = emit.idiv(rows, tile.rows)
         even_columns = self.fixed_n is not None and self.fixed_n % self.nr == 0
@@ -384,16 +471,19 @@ class _Gemm:
 
     def _workspaces(self) -> tuple[str, str, str]:
         """This thread's memory for a packed block of a, a packed panel of b, and a block of c."""
-        tile = self.tile
-        tiles = 0 if self.rows_of_a else self.rows // tile.rows
-        sizes = (tiles * self.packer.a_width * self.depth,
-                 (self.depth + tile.lanes) * self.nr if self.packs == "task" else 0,
-                 max(self.rows * self.panels * self.nr, 2 * _STRIP) if self.follows else 0)
+        tile, word, sums = self.tile, self.product.word_bytes, self.product.sums.itemsize
+        a_words = {"": 0, "lines": self.rows * self._line,
+                   "tiles": self.rows // tile.rows * self.pack_a.a_width * self.depth}[self.copies_a]
+        sizes = (a_words * word,
+                 (self.depth + tile.lanes + 1) * self.nr * word if self.packs == "task" else 0,
+                 max(self.rows * self.panels * self.nr, 2 * _STRIP) * sums if self.follows else 0)
         if not any(sizes):
             return "", "", ""
-        starts = [sum(sizes[:i]) for i in range(3)]
-        memory = self.emit.workspace(sum(sizes) * self.dtype.itemsize)
-        first, second, third = (self.packer.at(memory, start) for start in starts)
+        starts = [sum(_blocks(size, 64) * 64 for size in sizes[:i]) for i in range(4)]
+        memory = self.emit.workspace(starts[3])
+        first, second, third = (
+            memory if not start else self.emit.inst(
+                f"getelementptr inbounds i8, ptr {memory}, i64 {start}") for start in starts[:3])
         return first, second, third
 
     # -- what follows the product -------------------------------------------------------------------
@@ -405,12 +495,12 @@ class _Gemm:
         with emit.loop(0, rows) as r, emit.scope():
             by_loop = dict(at)
             self._split(emit.iadd(row, r), self.axes.m, by_loop)
-            line = self.packer.at(c, emit.imul(r, self.om))
+            line = self._sum_at(c, emit.imul(r, self.om))
             with emit.loop(0, columns) as j, emit.scope():
                 place = dict(by_loop)
                 self._split(emit.iadd(column, j), self.axes.n, place)
                 index = [place[loop] for ((loop, _),) in self.spec.out]
-                product = emit.load_from(self.packer.at(line, j), self.dtype)
+                product = self._rounded(emit.load_from(self._sum_at(line, j), self.product.sums))
                 with emit.given(self.out, product):
                     registers = [emit.at(value, index) for value, _ in self.outputs]
                 position = emit.linear(self.out, index)
@@ -418,6 +508,14 @@ class _Gemm:
                     target = emit.inst(f"getelementptr inbounds {value.dtype.storage}, ptr {pointer},"
                                        f" i64 {position}")
                     emit.store_to(target, value.dtype, register)
+
+    def _rounded(self, total: str) -> str:
+        """A sum as an element of the product."""
+        dtype, sums = self.out.dtype, self.product.sums
+        if dtype.is_float:
+            return self.emit.rounded(total, dtype)
+        return total if dtype.bits == sums.bits else self.emit.inst(
+            f"trunc {sums.llvm} {total} to {dtype.llvm}")
 
     def _split(self, index: Index, loops: Sequence[int], places: dict[int, Index]) -> None:
         """The index along a group of loops as an index along each."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..ir.core import Op, Value
 from ..ir.dims import Extent
 from ..ops.contraction import Affine, Contraction
+from .product import sums_of
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,6 @@ def is_matrix_product(op: Op) -> bool:
     """Does `gemm` make the code of this contraction, whatever the memory order of its operands?"""
     if op.name != "stablehlo.dot_general":
         return False
-    dtype = op.result.dtype
-    if not (dtype.is_float and dtype.bits >= 32) or any(v.dtype is not dtype for v in op.operands):
+    if sums_of(op) is None:
         return False
     return matrix_axes(op, op.definition.rule("contraction")(op)) is not None

@@ -28,6 +28,19 @@ def transpose(text: Text, registers: Sequence[str], kind: str) -> list[str]:
     return rows
 
 
+def interleave(text: Text, registers: Sequence[str], lanes: int, bits: int) -> str:
+    """Vectors of `lanes` integers each as one of i32: the first word is made of their first numbers."""
+    rows = list(registers)
+    while len(rows) > 1:
+        order = ", ".join(f"i32 {i}, i32 {lanes + i}" for i in range(lanes))
+        kind, pairs = f"<{lanes} x i{bits}>", f"<{2 * lanes} x i{bits}>"
+        both = [text.inst(f"shufflevector {kind} {a}, {kind} {b}, <{2 * lanes} x i32> <{order}>")
+                for a, b in zip(rows[::2], rows[1::2], strict=True)]
+        bits *= 2
+        rows = [text.inst(f"bitcast {pairs} {v} to <{lanes} x i{bits}>") for v in both]
+    return rows[0]
+
+
 def lane_mask(text: Text, count: str | int, lanes: int) -> str:
     """`<lanes x i1>`: true in the first `count` lanes (none below 0, all from `lanes`)."""
     if isinstance(count, int):

@@ -3,6 +3,7 @@
     c[r, j] (+)= sum over k of a[r * a_row + k * a_k] * b[k * b_k + j]
 
 It is a function of its own in the kernel's text: drivers (`gemm.py`) differ, the inner loop does not.
+Elements of a and b are words of a `Product`, and so strides are in words.
 The edge variant does any smaller tile: rows beyond the last read the last one again and are not
 stored, columns beyond are masked. Every element is summed in the order of k alone, whichever variant
 does it.
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 from ..ir.dtypes import DType
 from .emitter import Emitter
+from .product import Product
 from .shuffle import lane_mask
 from .target import Target
 from .text import Index, Text
@@ -36,9 +38,9 @@ class Tile:
 
 @dataclass(frozen=True)
 class Micro:
-    """A micro-kernel: its tile, and strides in elements. Strides known now are built in."""
+    """A micro-kernel: its tile, and strides in words. Strides known now are built in."""
 
-    dtype: DType
+    product: Product
     tile: Tile
     a_row: Index
     a_k: Index
@@ -80,13 +82,13 @@ def _used(extent: int | None, step: int) -> float:
 
 
 def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
-    tile, dtype = micro.tile, micro.dtype
-    element, size = dtype.llvm, dtype.itemsize
-    vector, kind = f"<{tile.lanes} x {element}>", f"v{tile.lanes}f{dtype.bits}"
-    emit.declare(f"declare {vector} @llvm.fma.{kind}({vector}, {vector}, {vector})")
-    emit.declare(f"declare {vector} @llvm.masked.load.{kind}.p0(ptr, i32, <{tile.lanes} x i1>,"
-                 f" {vector})")
-    emit.declare(f"declare void @llvm.masked.store.{kind}.p0({vector}, ptr, i32,"
+    tile, product = micro.tile, micro.product
+    element, size = product.word, product.packed.itemsize
+    vector, kind = f"<{tile.lanes} x {element}>", _kind(tile.lanes, element)
+    sums, sums_kind = f"<{tile.lanes} x {product.sums.llvm}>", _kind(tile.lanes, product.sums.llvm)
+    for t, k in {vector: kind, sums: sums_kind}.items():
+        emit.declare(f"declare {t} @llvm.masked.load.{k}.p0(ptr, i32, <{tile.lanes} x i1>, {t})")
+    emit.declare(f"declare void @llvm.masked.store.{sums_kind}.p0({sums}, ptr, i32,"
                  f" <{tile.lanes} x i1>)")
     emit.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
     text = Text()
@@ -94,9 +96,9 @@ def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
         stride if isinstance(stride, int) else parameter for stride, parameter in (
             (micro.a_row, "%ar"), (micro.a_k, "%ak"), (micro.b_k, "%bk"), (micro.c_row, "%cr")))
 
-    def at(base: str, offset: Index) -> str:
+    def at(base: str, offset: Index, kind: str = element) -> str:
         return base if offset == 0 else text.inst(
-            f"getelementptr inbounds {element}, ptr {base}, i64 {offset}")
+            f"getelementptr inbounds {kind}, ptr {base}, i64 {offset}")
 
     masks = [lane_mask(text, text.isub("%cols", v * tile.lanes), tile.lanes)
              for v in range(tile.vectors)] if edge else []
@@ -109,33 +111,37 @@ def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
 
     last = text.isub("%rows", 1)
     offsets = [text.imul(text.imin(r, last) if edge and r else r, a_row) for r in range(tile.rows)]
-    outputs = [[at("%c", text.iadd(text.imul(r, c_row), v * tile.lanes))
+    outputs = [[at("%c", text.iadd(text.imul(r, c_row), v * tile.lanes), product.sums.llvm)
                 for v in range(tile.vectors)] for r in range(tile.rows)]
     cells = [[f"%{text.fresh('acc')}" for _ in range(tile.vectors)] for _ in range(tile.rows)]
-    entry = [f"  {cell} = alloca {vector}, align 64" for row in cells for cell in row]
+    entry = [f"  {cell} = alloca {sums}, align 64" for row in cells for cell in row]
+    first, starts = "%b", ["zeroinitializer"] * tile.vectors
+    if product.flips:
+        starts = [text.inst(f"load {sums}, ptr {at('%b', v * tile.lanes)}, align {size}")
+                  for v in range(tile.vectors)]
+        first = at("%b", b_k)
     for r in range(tile.rows):
         for v in range(tile.vectors):
-            text.do(f"store {vector} zeroinitializer, ptr {cells[r][v]}, align 64")
+            text.do(f"store {sums} {starts[v]}, ptr {cells[r][v]}, align 64")
             if not edge:
                 # Rows of c are far apart: without this, large products lose 10 to 15 %.
                 text.do(f"call void @llvm.prefetch.p0(ptr {outputs[r][v]}, i32 1, i32 3, i32 1)")
 
     def steps(k: Index, count: int) -> None:
-        pa, pb = at("%a", text.imul(k, a_k)), at("%b", text.imul(k, b_k))
+        pa, pb = at("%a", text.imul(k, a_k)), at(first, text.imul(k, b_k))
         for u in range(count):
             line = at(pb, text.imul(u, b_k))
             columns = [load(at(line, v * tile.lanes), v) for v in range(tile.vectors)]
             for r in range(tile.rows):
                 x = text.inst(f"load {element}, ptr {at(pa, text.iadd(offsets[r], text.imul(u, a_k)))},"
                               f" align {size}")
-                first = text.inst(f"insertelement {vector} poison, {element} {x}, i64 0")
-                splat = text.inst(f"shufflevector {vector} {first}, {vector} poison,"
+                one = text.inst(f"insertelement {vector} poison, {element} {x}, i64 0")
+                splat = text.inst(f"shufflevector {vector} {one}, {vector} poison,"
                                   f" <{tile.lanes} x i32> zeroinitializer")
                 for v in range(tile.vectors):
-                    old = text.inst(f"load {vector}, ptr {cells[r][v]}, align 64")
-                    new = text.inst(f"call {vector} @llvm.fma.{kind}({vector} {splat},"
-                                    f" {vector} {columns[v]}, {vector} {old})")
-                    text.do(f"store {vector} {new}, ptr {cells[r][v]}, align 64")
+                    old = text.inst(f"load {sums}, ptr {cells[r][v]}, align 64")
+                    new = product.add(text, old, splat, columns[v], tile.lanes)
+                    text.do(f"store {sums} {new}, ptr {cells[r][v]}, align 64")
 
     whole = text.imul(text.idiv("%k", _UNROLL), _UNROLL)
     with text.loop(0, whole, _UNROLL) as k:
@@ -143,7 +149,7 @@ def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
     with text.loop(whole, "%k") as k:
         steps(k, 1)
     for r in range(tile.rows):
-        _store_row(text, edge, r, vector, kind, size, masks, outputs[r], cells[r])
+        _store_row(text, edge, r, product.sums, tile.lanes, masks, outputs[r], cells[r])
     lines = "\n".join(text.lines)
     for declaration in text.declarations:
         emit.declare(declaration)
@@ -152,9 +158,16 @@ def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
             + "\n".join(entry) + f"\n  br label %start\nstart:\n{lines}\n  ret void\n}}")
 
 
-def _store_row(text: Text, edge: bool, row: int, vector: str, kind: str, size: int, masks: list[str],
+def _kind(lanes: int, element: str) -> str:
+    """The suffix of intrinsics on vectors of an LLVM type."""
+    return f"v{lanes}{element.replace('float', 'f32').replace('double', 'f64')}"
+
+
+def _store_row(text: Text, edge: bool, row: int, dtype: DType, lanes: int, masks: list[str],
                outputs: list[str], cells: list[str]) -> None:
     """Store a row of accumulators, or add it to what is there."""
+    vector, kind, size = f"<{lanes} x {dtype.llvm}>", _kind(lanes, dtype.llvm), dtype.itemsize
+    add = "fadd" if dtype.is_float else "add"
     after = text.fresh("row")
     if edge:
         inside, these = text.icompare("slt", row, "%rows"), text.fresh("store")
@@ -163,7 +176,6 @@ def _store_row(text: Text, edge: bool, row: int, vector: str, kind: str, size: i
     more, store = text.fresh("more"), text.fresh("put")
     text.do(f"br i1 %add, label %{more}, label %{store}")
     text.block(more)
-    lanes = vector[1:].partition(" ")[0]
 
     def old(v: int) -> str:
         if edge:
@@ -172,7 +184,7 @@ def _store_row(text: Text, edge: bool, row: int, vector: str, kind: str, size: i
         return text.inst(f"load {vector}, ptr {outputs[v]}, align {size}")
 
     for v, cell in enumerate(cells):
-        sum = text.inst(f"fadd {vector} {old(v)}, {text.inst(f'load {vector}, ptr {cell}, align 64')}")
+        sum = text.inst(f"{add} {vector} {old(v)}, {text.inst(f'load {vector}, ptr {cell}, align 64')}")
         text.do(f"store {vector} {sum}, ptr {cell}, align 64")
     text.do(f"br label %{store}")
     text.block(store)
