@@ -465,10 +465,10 @@ class Emitter(Text):
 
     def index_to(self, index: Index, dtype: DType) -> str:
         """An index as an element of `dtype`."""
-        if isinstance(index, int):
+        if isinstance(index, int) and not (dtype.is_float and dtype.is_narrow):
             return literal(index, dtype)
         if dtype.is_float:
-            return self.inst(f"sitofp i64 {index} to {register_type(dtype)}")
+            return self.rounded(self.inst(f"sitofp i64 {index} to {register_type(dtype)}"), dtype)
         if dtype.bits == 64:
             return index
         return self.inst(f"trunc i64 {index} to {dtype.llvm}")

@@ -119,12 +119,17 @@ def bind(
         or attributes.get("effect")
         or attributes.get("has_side_effect")
         or any(not t.is_static or t.size > _EAGER_IN_TRACE for t in types)
-        or any(free_values(r) for r in regions)
+        or any(free_values(r) or not _is_static(r) for r in regions)
     ):
         results = graph.record(op, inputs, types, attributes, regions)
     else:
         results = _evaluate(op, inputs, attributes, regions, types)
     return results[0] if len(results) == 1 else results
+
+
+def _is_static(region: Block) -> bool:
+    """Are all sizes in a region known?"""
+    return all(r.type.is_static for op in region.walk() for r in op.results)
 
 
 def _evaluate(op, inputs, attributes, regions, types) -> list[Array]:

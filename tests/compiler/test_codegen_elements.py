@@ -11,6 +11,7 @@ from tfn.compiler.compile import compile_function
 from tfn.compiler.ir.core import TensorType
 from tfn.compiler.ir.dtypes import BF16, F16, F32, F64, I1, I8, I32, I64, UI8, UI32, as_dtype
 from tfn.compiler.ir.evaluator import evaluate
+from tfn.compiler.ir.parser import parse_module
 from tfn.compiler.ops.declare import REGISTRY
 from tfn.compiler.ops.elementwise import COMPARISONS, Binary, Unary
 from tfn.compiler.trace.core import bind, trace
@@ -169,3 +170,13 @@ def test_bfloat16_rounds_to_nearest_even():
         expected = x.astype(ml_dtypes.bfloat16)
     np.testing.assert_array_equal(compile_function(program)(x)[0].view(np.uint16),
                                   expected.view(np.uint16))
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16", "f4E2M1FN", "f8E5M2"])
+def test_an_iota_of_narrow_floats_is_rounded_before_it_is_used(dtype):
+    function = parse_module(f"""func.func @main() -> tensor<3000xf32> {{
+      %0 = stablehlo.iota dim = 0 : tensor<3000x{dtype}>
+      %1 = stablehlo.convert %0 : (tensor<3000x{dtype}>) -> tensor<3000xf32>
+      return %1 : tensor<3000xf32>
+    }}""")["main"]
+    np.testing.assert_array_equal(compile_function(function)()[0], evaluate(function, [])[0])

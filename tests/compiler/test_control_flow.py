@@ -5,7 +5,9 @@ import pytest
 
 import tfn
 from tfn import numpy as tnp
+from tfn.compiler.compile import compile_function
 from tfn.compiler.errors import TraceError, UnsupportedError
+from tfn.compiler.ir.parser import parse_module
 
 RNG = np.random.default_rng(0)
 W = RNG.normal(size=(3, 3)) * 0.5
@@ -143,3 +145,28 @@ def test_fori_loop():
     same(tfn.jit(tfn.grad(f))(XS), 2 * c * 0.9**5)
     dynamic = tfn.jit(lambda n, x: tfn.fori_loop(0, n, lambda i, c: c + i, x))
     same(dynamic(np.int32(4), XS), XS + 6)
+
+
+def test_a_loop_that_makes_arrays_of_an_unknown_size_and_starts_from_constants():
+    """Every pass leaves such a loop to run time."""
+    function = parse_module("""func.func @main(%x: tensor<?x2xi8>) -> (tensor<i32>, tensor<?x2xi8>) {
+      %z = stablehlo.constant dense<(1.0, 2.0)> : tensor<complex<f32>>
+      %0 = stablehlo.constant dense<0> : tensor<i32>
+      %1:2 = stablehlo.while(%i = %0, %c = %z) : tensor<i32>, tensor<complex<f32>>
+      cond {
+        %2 = stablehlo.constant dense<3> : tensor<i32>
+        %5 = stablehlo.compare LT, %i, %2 : (tensor<i32>, tensor<i32>) -> tensor<i1>
+        stablehlo.return %5 : tensor<i1>
+      } do {
+        %2 = stablehlo.constant dense<1> : tensor<i32>
+        %3 = stablehlo.constant dense<1> : tensor<i8>
+        %4 = stablehlo.broadcast_in_dim %3, dims = [] : (tensor<i8>) -> tensor<?x2xi8>
+        %6 = stablehlo.add %i, %2 : tensor<i32>
+        stablehlo.return %6, %c : tensor<i32>, tensor<complex<f32>>
+      }
+      return %1#0, %x : tensor<i32>, tensor<?x2xi8>
+    }""")["main"]
+    x = np.zeros((4, 2), np.int8)
+    count, same = compile_function(function)(x)
+    assert count == 3
+    assert same.shape == (4, 2)
