@@ -21,6 +21,7 @@ from ..ir.dtypes import MINIFLOATS, DType
 from ..ops.reduction import combiner
 from . import mathlib
 from .extents import Extents
+from .target import Target
 from .text import Index, Text, literal, register_type, suffix
 from .work import Work
 
@@ -47,8 +48,9 @@ class Phase:
 class Emitter(Text):
     """Emits one kernel. `extents` names the sizes, `pointers` the buffers of operands."""
 
-    def __init__(self, extents: Extents, pointers: dict[Value, str]):
+    def __init__(self, extents: Extents, pointers: dict[Value, str], target: Target):
         super().__init__()
+        self.target = target
         self.extents = extents
         self.pointers = pointers
         self.scalars: list[tuple[Any, DType]] = []

@@ -54,7 +54,7 @@ def emit_kernel(op: Op, target: Target) -> Kernel:
         pointers[value] = f"%b{i}"
     names = [f"%b{i}" for i in range(len(block.arguments) + len(block.returns))]
     extents = Extents(block.ops, [*block.arguments, *block.returns])
-    emit = Emitter(extents, pointers)
+    emit = Emitter(extents, pointers, target)
     outputs = list(zip(block.returns, names[len(block.arguments):], strict=True))
     single = [o for o in block.ops if o.name in SINGLE]
     if single and is_matrix_product(single[0]):

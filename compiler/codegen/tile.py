@@ -48,11 +48,13 @@ class Micro:
     c_row: Index
     whole_rows_of_b: bool = False
     """Rows of b have all columns of the tile, so that nothing beyond them is read."""
+    name: str = ""
+    """Tells the micro-kernels of one kernel apart."""
 
     def call(self, emit: Emitter, a: str, b: str, c: str, depth: Index, add: str,
              edge: tuple[Index, Index] | None = None) -> None:
         """Emit a call; `edge` gives the rows and columns of a smaller tile."""
-        name = "kernel.tile" if edge is None else "kernel.edge"
+        name = f"kernel.{'tile' if edge is None else 'edge'}{self.name}"
         if name not in emit.definitions:
             emit.definitions[name] = _function(emit, name, self, edge is not None)
         rows, columns = edge or (self.tile.rows, self.tile.columns)

@@ -6,10 +6,13 @@ import math
 
 from .. import numpy as tnp
 from ..errors import OpError, user_location
+from ..ir.core import Op
 from ..ir.dtypes import F32
 from ..numpy.elementwise import largest_of
 from ..numpy.promote import ArrayLike, Value, asarray, convert, dtype_of, floating, shape_text
-from ..ops.control import composite
+from ..ops.control import DERIVATIVES, composite
+from ..trace.core import replay
+from ..trace.grad import vjp
 from .activation import softmax
 
 
@@ -38,6 +41,28 @@ def dot_product_attention(query: ArrayLike, key: ArrayLike, value: ArrayLike,
 
     return composite("tfn.attention", attend, query, key, value, *map(asarray, extra),
                      scale=float(scale), is_causal=is_causal, bias=has_bias, mask=has_mask)
+
+
+def _derivative(op: Op):
+    """The rule `vjp` of attention as a composite of its own, which computes the scores again."""
+    given = op.attributes["composite_attributes"]
+    if given["bias"]:
+        return None  # Its cotangent has as many elements as the scores.
+
+    def backward(*operands):
+        *inputs, ct = operands
+        _, pull = vjp(lambda *qkv: replay(op.attributes["decomposition"], [*qkv, *inputs[3:]])[0],
+                      *inputs[:3])
+        return list(pull(ct))
+
+    def rule(cotangents, op, operands, results):
+        back = composite("tfn.attention_backward", backward, *operands, cotangents[0], **given)
+        return [*back, *[None] * (len(operands) - 3)]
+
+    return rule
+
+
+DERIVATIVES["tfn.attention"] = _derivative
 
 
 def _attend(q: Value, k: Value, v: Value, bias, mask, scale: float, is_causal: bool) -> Value:

@@ -223,6 +223,11 @@ KEPT: dict[str, Callable[[dict], dict]] = {
 """Composites that mean the same for a batch of examples, and their attributes then."""
 
 
+DERIVATIVES: dict[str, Callable[[Op], Callable[..., Any] | None]] = {}
+"""Composite -> what gives its rule `vjp`, or None where that of its decomposition is as good. Filled by
+the modules that make the composites."""
+
+
 @op("func.call")
 class Call(_Inlined):
     """Call a function; `callee` is the `Function` itself."""

@@ -22,7 +22,8 @@ FREE = frozenset({"stablehlo.iota", "stablehlo.broadcast_in_dim"})
 """Ops that cost nothing inside a loop: copied into every kernel that reads them."""
 
 SINGLE = frozenset({"stablehlo.dot_general", "stablehlo.convolution", "stablehlo.scatter",
-                    "stablehlo.select_and_scatter", "stablehlo.sort"})
+                    "stablehlo.select_and_scatter", "stablehlo.sort", "tfn.attention",
+                    "tfn.attention_backward"})
 """Ops whose operands are buffers. They are a kernel alone, but for what follows a matrix product."""
 
 REVISITING = frozenset({"stablehlo.broadcast_in_dim", "stablehlo.gather",

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import OpError, TraceError, UnsupportedError, user_location
 from ..ir.core import Function, Op, TensorType, Value
 from ..ir.dtypes import as_dtype
-from ..ops.control import body_of, composite
+from ..ops.control import DERIVATIVES, body_of, composite
 from ..ops.functional import CONDITIONALS, conditional
 from . import names, tree
 from .core import Tracer, bind, free_values, located, replay_op
@@ -115,10 +115,11 @@ class Pullback:
             given = [found.pop(r, None) for r in op.results]
             if all(ct is None for ct in given):
                 continue
-            if op.definition.vjp is None:
+            rule = rule_of(op)
+            if rule is None:
                 raise UnsupportedError(f"{op.name} has no derivative", op.location)
             with located(op.location and op.location.of_derivative()):
-                back = op.definition.vjp(given, op, operands, results)
+                back = rule(given, op, operands, results)
                 for value, ct in zip(op.operands, back, strict=True):
                     if ct is not None and value.dtype.is_inexact:
                         accumulate(found, value, ct)
@@ -126,9 +127,17 @@ class Pullback:
         return [found[a] if a in found else _zeros(self.environment[a]) for a in arguments]
 
 
+def rule_of(op: Op) -> Callable[..., Sequence[Any]] | None:
+    """The rule `vjp` of an op, or that of a composite of its name."""
+    if op.definition.vjp is not None:
+        return op.definition.vjp
+    find = DERIVATIVES.get(op.attributes.get("name", ""))
+    return find(op) if find is not None else None
+
+
 def _inner(op: Op) -> Function | None:
     """The function whose derivative is that of `op`."""
-    if op.definition.vjp is not None or op.attributes.get("name") in STOPS:
+    if rule_of(op) is not None or op.attributes.get("name") in STOPS:
         return None
     return body_of(op)
 
