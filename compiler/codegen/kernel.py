@@ -21,12 +21,19 @@ from ..passes.fuse import SINGLE, adds_rows
 from . import mathlib
 from .accumulate import accumulate
 from .contraction import contraction
+from .convolution import convolution
 from .emitter import Emitter
 from .extents import Extents
 from .gemm import gemm
 from .matrix import is_matrix_product
 from .target import Target
+from .weight_gradient import weight_gradient
+from .window import is_convolution, is_weight_gradient
 from .work import Work, element_cost
+
+LEADERS = ((is_matrix_product, gemm), (is_convolution, convolution),
+           (is_weight_gradient, weight_gradient))
+"""Contractions with code of their own; all but the last also make what follows them."""
 
 VERSION = "2"
 """Part of every cache key: raise it when the meaning of a kernel's text changes."""
@@ -57,9 +64,10 @@ def emit_kernel(op: Op, target: Target) -> Kernel:
     emit = Emitter(extents, pointers, target)
     outputs = list(zip(block.returns, names[len(block.arguments):], strict=True))
     single = [o for o in block.ops if o.name in SINGLE]
-    if single and is_matrix_product(single[0]):
+    leader = next((make for is_it, make in LEADERS if single and is_it(single[0])), None)
+    if leader is not None:
         emit.pointers.update((v, p) for v, p in outputs if v is single[0].result)
-        gemm(emit, single[0], target, outputs)
+        leader(emit, single[0], target, outputs)
     elif single:
         (only,) = single
         emit.pointers.update(outputs)

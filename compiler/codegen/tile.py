@@ -2,6 +2,8 @@
 
     c[r, j] (+)= sum over k of a[r * a_row + k * a_k] * b[k * b_k + j]
 
+A convolution has loops around that over k, along which a moves by strides of their own and b goes on.
+
 It is a function of its own in the kernel's text: drivers (`gemm.py`) differ, the inner loop does not.
 Elements of a and b are words of a `Product`, and so strides are in words.
 The edge variant does any smaller tile: rows beyond the last read the last one again and are not
@@ -19,8 +21,6 @@ from .product import Product
 from .shuffle import lane_mask
 from .target import Target
 from .text import Index, Text
-
-_UNROLL = 4
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,20 @@ class Micro:
     """Rows of b have all columns of the tile, so that nothing beyond them is read."""
     name: str = ""
     """Tells the micro-kernels of one kernel apart."""
+    outer: tuple[int, ...] = ()
+    """Strides of a along the loops around that over k; a call gives their counts."""
+    a_rows: tuple[int, ...] = ()
+    """Offsets of the rows of a, where they are not evenly spaced."""
+    unroll: int = 4
 
     def call(self, emit: Emitter, a: str, b: str, c: str, depth: Index, add: str,
-             edge: tuple[Index, Index] | None = None) -> None:
+             edge: tuple[Index, Index] | None = None, counts: tuple[Index, ...] = ()) -> None:
         """Emit a call; `edge` gives the rows and columns of a smaller tile."""
         name = f"kernel.{'tile' if edge is None else 'edge'}{self.name}"
         if name not in emit.definitions:
             emit.definitions[name] = _function(emit, name, self, edge is not None)
         rows, columns = edge or (self.tile.rows, self.tile.columns)
-        numbers = (depth, self.a_row, self.a_k, self.b_k, self.c_row, rows, columns)
+        numbers = (depth, self.a_row, self.a_k, self.b_k, self.c_row, rows, columns, *counts)
         emit.do(f"call void @{name}(ptr {a}, ptr {b}, ptr {c},"
                 f" {', '.join(f'i64 {n}' for n in numbers)}, i1 {add})")
 
@@ -112,7 +117,8 @@ def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
         return text.inst(f"load {vector}, ptr {pointer}, align {size}")
 
     last = text.isub("%rows", 1)
-    offsets = [text.imul(text.imin(r, last) if edge and r else r, a_row) for r in range(tile.rows)]
+    offsets: list[Index] = list(micro.a_rows) or [
+        text.imul(text.imin(r, last) if edge and r else r, a_row) for r in range(tile.rows)]
     outputs = [[at("%c", text.iadd(text.imul(r, c_row), v * tile.lanes), product.sums.llvm)
                 for v in range(tile.vectors)] for r in range(tile.rows)]
     cells = [[f"%{text.fresh('acc')}" for _ in range(tile.vectors)] for _ in range(tile.rows)]
@@ -129,8 +135,7 @@ def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
                 # Rows of c are far apart: without this, large products lose 10 to 15 %.
                 text.do(f"call void @llvm.prefetch.p0(ptr {outputs[r][v]}, i32 1, i32 3, i32 1)")
 
-    def steps(k: Index, count: int) -> None:
-        pa, pb = at("%a", text.imul(k, a_k)), at(first, text.imul(k, b_k))
+    def steps(pa: str, pb: str, count: int) -> None:
         for u in range(count):
             line = at(pb, text.imul(u, b_k))
             columns = [load(at(line, v * tile.lanes), v) for v in range(tile.vectors)]
@@ -145,18 +150,31 @@ def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
                     new = product.add(text, old, splat, columns[v], tile.lanes)
                     text.do(f"store {sums} {new}, ptr {cells[r][v]}, align 64")
 
-    whole = text.imul(text.idiv("%k", _UNROLL), _UNROLL)
-    with text.loop(0, whole, _UNROLL) as k:
-        steps(k, _UNROLL)
-    with text.loop(whole, "%k") as k:
-        steps(k, 1)
+    def rounds(pa: str, pb: str) -> None:
+        whole = text.imul(text.idiv("%k", micro.unroll), micro.unroll)
+        for low, high, count in ((0, whole, micro.unroll), (whole, "%k", 1)):
+            with text.loop(low, high, count) as k:
+                steps(at(pa, text.imul(k, a_k)), at(pb, text.imul(k, b_k)), count)
+
+    def around(pa: str, done: Index, number: int) -> None:
+        """The loops from `number` on, after `done` rounds of the loop over k."""
+        if number == len(micro.outer):
+            rounds(pa, at(first, text.imul(text.imul(done, "%k"), b_k)))
+            return
+        with text.loop(0, f"%o{number}") as i:
+            around(at(pa, text.imul(i, micro.outer[number])),
+                   text.iadd(text.imul(done, f"%o{number}"), i), number + 1)
+
+    around("%a", 0, 0)
     for r in range(tile.rows):
         _store_row(text, edge, r, product.sums, tile.lanes, masks, outputs[r], cells[r])
     lines = "\n".join(text.lines)
     for declaration in text.declarations:
         emit.declare(declaration)
+    counts = "".join(f", i64 %o{i}" for i in range(len(micro.outer)))
     return (f"define internal void @{name}(ptr noalias %a, ptr noalias %b, ptr noalias %c, i64 %k,"
-            f" i64 %ar, i64 %ak, i64 %bk, i64 %cr, i64 %rows, i64 %cols, i1 %add) #1 {{\nentry:\n"
+            f" i64 %ar, i64 %ak, i64 %bk, i64 %cr, i64 %rows, i64 %cols{counts}, i1 %add) #1 {{\n"
+            "entry:\n"
             + "\n".join(entry) + f"\n  br label %start\nstart:\n{lines}\n  ret void\n}}")
 
 

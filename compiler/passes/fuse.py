@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ..codegen.emitter import is_splat
 from ..codegen.matrix import is_matrix_product
+from ..codegen.window import is_convolution
 from ..ir.core import Block, Function, Op, Value, free_values
 from ..ir.rewrite import Rewriter
 from ..ops.declare import definition
@@ -24,7 +25,8 @@ FREE = frozenset({"stablehlo.iota", "stablehlo.broadcast_in_dim"})
 SINGLE = frozenset({"stablehlo.dot_general", "stablehlo.convolution", "stablehlo.scatter",
                     "stablehlo.select_and_scatter", "stablehlo.sort", "tfn.attention",
                     "tfn.attention_backward"})
-"""Ops whose operands are buffers. They are a kernel alone, but for what follows a matrix product."""
+"""Ops whose operands are buffers. They are a kernel alone, but for what follows a matrix product or a
+convolution."""
 
 REVISITING = frozenset({"stablehlo.broadcast_in_dim", "stablehlo.gather",
                         "stablehlo.reduce_window"})
@@ -61,7 +63,7 @@ def may_fuse(producer: Op, consumer: Op) -> bool:
     if consumer.name in SINGLE or is_planned(consumer):
         return False
     if producer.name in SINGLE:
-        return is_matrix_product(producer) and follows(consumer, producer)
+        return (is_matrix_product(producer) or is_convolution(producer)) and follows(consumer, producer)
     if consumer.name in REVISITING:
         return False
     if producer.definition.pointwise:

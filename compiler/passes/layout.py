@@ -1,11 +1,13 @@
 """Layout: bring contractions into the form the code generator streams.
 
-Afterwards a convolution has no padding, input dilation or reversal (they are ops of their own), and
-the rhs of a contraction is contiguous along the innermost dim of the result.
+Afterwards images are `[batch, *spatial, features]` wherever a kernel of `codegen/window.py` reads them.
+Any other convolution has no padding, input dilation or reversal (they are ops of their own), and the
+rhs of a contraction is contiguous along the innermost dim of the result.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -92,33 +94,128 @@ def _dot(op: Op, rewriter: Rewriter) -> Value:
 
 
 def _convolution(op: Op, rewriter: Rewriter) -> Value:
+    """Put the dims of an image last to first in memory as batch, spatial, features."""
     if op.result.type.size == 0:
         # Nothing to compute, and padding of an empty dim may be negative.
         empty = np.broadcast_to(np.zeros((), op.result.dtype.numpy),
                                 [int(d) for d in op.result.shape])  # type: ignore[call-overload]
         return _append(rewriter, op, "stablehlo.constant", (), {"value": empty}, [op.result.type])
     a = convolution_defaults(op.attributes)
-    n: ConvDimensionNumbers = a["dimension_numbers"]
     lhs, rhs = (rewriter[v] for v in op.operands)
+    if not _is_regular(op, a):
+        return _generic_convolution(op, rewriter, lhs, rhs, a)
+    n: ConvDimensionNumbers = a["dimension_numbers"]
+    # A reversed kernel (of an input gradient) is read backwards where it is.
+    while rhs.op is not None and rhs.op.name == "stablehlo.reverse" and (
+            set(rhs.op.attributes["dimensions"]) <= set(n.kernel_spatial_dimensions)):
+        turned = rhs.op.attributes["dimensions"]
+        a["window_reversal"] = tuple(
+            r != (d in turned) for d, r in zip(n.kernel_spatial_dimensions, a["window_reversal"],
+                                               strict=True))
+        rhs = rhs.op.operands[0]
+    mixed = any(step > 1 and (stride > 1 or spacing > 1) for step, stride, spacing in zip(
+        a["lhs_dilation"], a["window_strides"], a["rhs_dilation"], strict=True))
+    gradient = _is_weight_gradient(op, a)
+    if mixed or (gradient and set(a["lhs_dilation"]) - {1}):
+        lhs = _padded(rewriter, op, lhs, a, with_edges=False)
+        a["lhs_dilation"] = (1,) * len(a["lhs_dilation"])
+    if gradient and any(a["window_reversal"]):
+        rhs = _reversed(rewriter, op, rhs, a)
+    spatial = range(1, len(lhs.shape) - 1)
+    if gradient:
+        lhs = _transpose(rewriter, op, lhs, [n.input_feature_dimension, *n.input_spatial_dimensions,
+                                             n.input_batch_dimension])
+        rhs = _transpose(rewriter, op, rhs, [n.kernel_input_feature_dimension,
+                                             *n.kernel_spatial_dimensions,
+                                             n.kernel_output_feature_dimension])
+        last = len(lhs.shape) - 1
+        order = [*n.output_spatial_dimensions, n.output_batch_dimension, n.output_feature_dimension]
+        numbers = ConvDimensionNumbers(last, 0, tuple(spatial), 0, last, tuple(spatial), last - 1, last,
+                                       tuple(range(last - 1)))
+    else:
+        lhs = _transpose(rewriter, op, lhs, [n.input_batch_dimension, *n.input_spatial_dimensions,
+                                             n.input_feature_dimension])
+        last = len(lhs.shape) - 1
+        order = [n.output_batch_dimension, *n.output_spatial_dimensions, n.output_feature_dimension]
+        numbers = ConvDimensionNumbers(
+            0, last, tuple(spatial), n.kernel_input_feature_dimension,
+            n.kernel_output_feature_dimension, n.kernel_spatial_dimensions, 0, last, tuple(spatial))
+    a["dimension_numbers"] = numbers
+    kind = op.result.type
+    result = _append(rewriter, op, op.name, [lhs, rhs], a,
+                     [kind.with_shape(tuple(kind.shape[d] for d in order))])
+    return _transpose(rewriter, op, result, [order.index(d) for d in range(len(order))])
+
+
+def _is_regular(op: Op, a) -> bool:
+    """Is this a convolution for kernels of `codegen.window`, once its dims are in order?"""
+    n: ConvDimensionNumbers = a["dimension_numbers"]
+    lhs, rhs = op.operands
+    gradient = _is_weight_gradient(op, a)
+    batch = ((lhs, n.input_feature_dimension if gradient else n.input_batch_dimension),
+             (rhs, n.kernel_input_feature_dimension if gradient else None),
+             (op.result, None if gradient else n.output_batch_dimension))
+    dtype = op.result.dtype
+    return (dtype.is_float and dtype.bits >= 32 and len(lhs.shape) > 2
+            and all(v.dtype is dtype for v in op.operands)
+            and (a["feature_group_count"] if gradient else a["batch_group_count"]) == 1
+            and all(isinstance(p, int) for pair in a["padding"] for p in pair)
+            and all(isinstance(e, int) and e > 0 for value, dim in batch
+                    for d, e in enumerate(value.shape) if d != dim))
+
+
+def _is_weight_gradient(op: Op, a) -> bool:
+    """Does a convolution contract a batch of images? Their features lie innermost then, or, where no
+    operand says so, the window is larger than the result."""
+    n: ConvDimensionNumbers = a["dimension_numbers"]
+    last = len(op.result.shape) - 1
+    if a["batch_group_count"] > 1 or n.input_batch_dimension == last:
+        return True
+    if n.input_feature_dimension == last or a["feature_group_count"] > 1:
+        return False
+    window = [op.operands[1].shape[d] for d in n.kernel_spatial_dimensions]
+    result = [op.result.shape[d] for d in n.output_spatial_dimensions]
+    known = all(isinstance(e, int) for e in (*window, *result))
+    return known and math.prod(window) > math.prod(result)
+
+
+def _padded(rewriter: Rewriter, op: Op, lhs: Value, a, with_edges: bool = True) -> Value:
+    """The image with zeros between its elements, and around them."""
+    n: ConvDimensionNumbers = a["dimension_numbers"]
     rank = len(lhs.shape)
     low, high, interior = [0] * rank, [0] * rank, [0] * rank
     for d, (before, after), dilation in zip(n.input_spatial_dimensions, a["padding"],
                                             a["lhs_dilation"], strict=True):
-        low[d], high[d], interior[d] = before, after, dilation - 1
-    if any(not isinstance(v, int) or v for v in (*low, *high, *interior)):
-        zero = _append(rewriter, op, "stablehlo.constant", (),
-                       {"value": np.zeros((), lhs.dtype.numpy)}, [TensorType((), lhs.dtype)])
-        lhs = _append(rewriter, op, "stablehlo.pad", [lhs, zero], {
-            "edge_padding_low": tuple(low), "edge_padding_high": tuple(high),
-            "interior_padding": tuple(interior)})
+        if with_edges:
+            low[d], high[d] = before, after
+        interior[d] = dilation - 1
+    if not any(not isinstance(v, int) or v for v in (*low, *high, *interior)):
+        return lhs
+    zero = _append(rewriter, op, "stablehlo.constant", (),
+                   {"value": np.zeros((), lhs.dtype.numpy)}, [TensorType((), lhs.dtype)])
+    return _append(rewriter, op, "stablehlo.pad", [lhs, zero], {
+        "edge_padding_low": tuple(low), "edge_padding_high": tuple(high),
+        "interior_padding": tuple(interior)})
+
+
+def _reversed(rewriter: Rewriter, op: Op, rhs: Value, a) -> Value:
+    """The kernel as it is applied; `a` says so."""
+    n: ConvDimensionNumbers = a["dimension_numbers"]
     flipped = tuple(d for d, r in zip(n.kernel_spatial_dimensions, a["window_reversal"],
                                       strict=True) if r)
-    if flipped:
-        rhs = _append(rewriter, op, "stablehlo.reverse", [rhs], {"dimensions": flipped})
+    a["window_reversal"] = (False,) * len(a["window_reversal"])
+    if not flipped:
+        return rhs
+    return _append(rewriter, op, "stablehlo.reverse", [rhs], {"dimensions": flipped})
+
+
+def _generic_convolution(op: Op, rewriter: Rewriter, lhs: Value, rhs: Value, a) -> Value:
+    """A convolution without padding, input dilation or reversal."""
+    n: ConvDimensionNumbers = a["dimension_numbers"]
+    lhs, rhs = _padded(rewriter, op, lhs, a), _reversed(rewriter, op, rhs, a)
     rhs, kernel_dims = _kernel_order(rewriter, op, rhs, n)
     spatial = len(n.input_spatial_dimensions)
-    a |= {"padding": ((0, 0),) * spatial, "lhs_dilation": (1,) * spatial,
-          "window_reversal": (False,) * spatial}
+    a |= {"padding": ((0, 0),) * spatial, "lhs_dilation": (1,) * spatial}
     a["dimension_numbers"] = ConvDimensionNumbers(
         n.input_batch_dimension, n.input_feature_dimension, n.input_spatial_dimensions,
         *kernel_dims, n.output_batch_dimension, n.output_feature_dimension,

@@ -1,0 +1,322 @@
+"""Weight gradients of convolutions: products summed over the pixels of a batch of images.
+
+    d[tap, channel, feature] = sum over pixels of image[pixel + tap, channel] * gradient[pixel, feature]
+
+Pixels are K of the micro-kernel, channels its rows, features its columns. They are cut into blocks that
+stay in the second-level cache; a task copies a block of the image (zeros around it) and of the
+gradient (as panels of features) into its workspace and adds its products to the result, tap by tap.
+Small results are summed in several parts, which a last phase adds: how many follows from the shapes
+alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..ir.core import Op, Value
+from .emitter import Emitter
+from .move import clear_run, copy_run, place
+from .pack import Packer
+from .product import Product
+from .shuffle import lane_mask
+from .target import Target
+from .text import Index
+from .tile import Micro, Tile
+from .window import Axis, Window, gradient_window
+from .work import Work
+
+_BLOCK_BYTES = 384 << 10
+"""Of image and gradient that a task works on at a time."""
+_PARTS = 8
+_PARTS_BYTES = 4 << 20
+"""Of partial sums."""
+_TASKS = 4
+_PICOSECONDS = 10
+_CHUNK = 4096
+"""Elements a task of the last phase adds up."""
+
+Output = tuple[Value, str]
+
+
+def weight_gradient(emit: Emitter, op: Op, target: Target, outputs: Sequence[Output]) -> None:
+    """Emit the kernel of a weight gradient."""
+    window = gradient_window(op)
+    assert window is not None
+    ((_, pointer),) = outputs
+    _WeightGradient(emit, op, window, target, pointer).emit_phases()
+
+
+def _best_tile(target: Target, dtype, rows: int, columns: int) -> Tile:
+    lanes = target.tile.bits // dtype.bits
+    budget = 28 if target.tile.bits == 512 else target.tile.rows * target.tile.vectors
+
+    def merit(tile: Tile) -> float:
+        used = rows / (-(-rows // tile.rows) * tile.rows)
+        used *= columns / (-(-columns // tile.columns) * tile.columns)
+        reuse = tile.rows * tile.vectors / (tile.rows + tile.vectors)
+        return used * min(1.0, 0.55 + 0.25 * reuse) * min(1.0, 0.4 + tile.rows * tile.vectors / 20)
+
+    tiles = [Tile(height, vectors, lanes) for vectors in (2, 4, 3, 1)
+             for height in range(min(budget // vectors, 14), 0, -1)]
+    return max(tiles, key=merit)
+
+
+class _WeightGradient:
+    def __init__(self, emit: Emitter, op: Op, window: Window, target: Target, pointer: str):
+        self.emit, self.window, self.result = emit, window, pointer
+        self.image, self.gradient = op.operands
+        self.dtype = op.result.dtype
+        # The dims of the result are taps of the convolution this is the gradient of, and its stride is
+        # the spacing here.
+        self.axes = window.axes
+        self.channels = window.groups * window.channels
+        self.features = window.groups * window.features
+        self.size = math.prod(a.out for a in self.axes) * window.channels * self.features
+        item = self.dtype.itemsize
+        wide = self.axes[-1]
+        step = wide.spacing * self.channels * item
+        # Pixels 1 KB apart or more share few sets of the first-level cache.
+        self.pitch = self.channels + (64 // item if step % 1024 == 0 else 0)
+        self.joined = self.pitch == self.channels and wide.stride == 1 and window.groups == 1
+        self.rows = window.channels * (wide.out if self.joined else 1)
+        self.tile = _best_tile(target, self.dtype, self.rows, window.features)
+        self.nr = self.tile.columns
+        self.panels = -(-window.features // self.nr)
+        self.product = Product(self.dtype, self.dtype)
+        self.packer = Packer(emit, self.dtype, self.product, self.tile)
+        self._cut()
+
+    def _cut(self) -> None:
+        """Blocks of pixels, and how the work divides."""
+        item = self.dtype.itemsize
+
+        def read(counts: Sequence[int]) -> int:
+            pixels = math.prod(counts)
+            return (math.prod(_reach(a, c) for a, c in zip(self.axes, counts, strict=True)) * self.pitch
+                    + pixels * self.features) * item
+
+        taps = [a.taps for a in self.axes]
+        # As axes whose outputs are the pixels of the gradient.
+        self.cuts = [1] * len(taps)
+        for i, count in enumerate(taps):
+            while self.cuts[i] < count and read(self._sizes()) > _BLOCK_BYTES:
+                self.cuts[i] += 1
+        self.sizes = self._sizes()
+        self.reach = [_reach(a, c) for a, c in zip(self.axes, self.sizes, strict=True)]
+        # Small images go several at a time.
+        whole = all(c == 1 for c in self.cuts)
+        self.images = max(1, min(8, _BLOCK_BYTES // read(self.sizes))) if whole else 1
+        self.parts = max(1, min(_PARTS, _PARTS_BYTES // (self.size * item)))
+        shares = 1 if self.window.groups > 1 else max(1, min(self.panels, _TASKS // self.parts))
+        self.task_panels = -(-self.panels // shares)
+        self.shares = -(-self.panels // self.task_panels)
+
+    def _sizes(self) -> list[int]:
+        return [-(-a.taps // k) for a, k in zip(self.axes, self.cuts, strict=True)]
+
+    # -- phases -------------------------------------------------------------------------------------
+
+    def emit_phases(self) -> None:
+        emit, item = self.emit, self.dtype.itemsize
+        self.sums = self.result
+        if self.parts > 1:
+            self.sums = emit.scratch(self.parts * self.size * item)
+        cost = (_PICOSECONDS, self.image.shape[0], self.size // self.window.groups,
+                *(a.taps for a in self.axes))
+        with emit.phase(Work((self.parts, self.shares), (), cost)), \
+                emit.loop("%first", "%last") as task, emit.scope():
+            self._task(task)
+        if self.parts > 1:
+            with emit.phase(Work((self.size,), (_CHUNK,), (_CHUNK, self.parts * 100))), \
+                    emit.loop("%first", "%last") as task, emit.scope():
+                self._add_parts(emit.imul(task, _CHUNK))
+
+    def _blocks(self) -> Index:
+        """Blocks of pixels in the batch."""
+        groups = _ceil(self.emit, self.emit.extent(self.image, 0), self.images)
+        return self.emit.imul(groups, math.prod(self.cuts))
+
+    def _task(self, task: Index) -> None:
+        emit, item = self.emit, self.dtype.itemsize
+        part, share = emit.idiv(task, self.shares), emit.irem(task, self.shares)
+        total = self._blocks()
+        # Once even if there are no images: the first part is zeros then.
+        total = emit.imax(total, 1) if self.parts == 1 else total
+        first = emit.idiv(emit.imul(part, total), self.parts)
+        last = emit.idiv(emit.imul(emit.iadd(part, 1), total), self.parts)
+        image_size = math.prod(self.reach) * self.pitch
+        panel_size = self.images * math.prod(self.sizes) * self.nr
+        memory = emit.workspace((self.images * image_size + panel_size) * item + 64)
+        packed = place(emit, self.dtype, memory, -(-self.images * image_size // 16) * 16)
+        sums = place(emit, self.dtype, self.sums, emit.imul(part, self.size) if self.parts > 1 else 0)
+        begin = emit.imul(share, self.task_panels)
+        end = emit.imin(emit.iadd(begin, self.task_panels), self.panels)
+        with emit.loop(first, last) as block, emit.scope():
+            add = emit.icompare("sgt", block, first)
+            low: list[Index] = []
+            counts: list[Index] = []
+            rest: Index = block
+            for axis, cut in zip(self.axes[::-1], self.cuts[::-1], strict=True):
+                number, rest = emit.irem(rest, cut), emit.idiv(rest, cut)
+                start = emit.idiv(emit.imul(number, axis.taps), cut)
+                stop = emit.idiv(emit.imul(emit.iadd(number, 1), axis.taps), cut)
+                low.insert(0, start)
+                counts.insert(0, emit.isub(stop, start))
+            n = emit.imul(rest, self.images)
+            images = emit.imin(emit.isub(emit.extent(self.image, 0), n), self.images)
+            with emit.loop(0, images) as i, emit.scope():
+                self._copy_image(memory, emit.iadd(n, i), emit.imul(i, image_size), low)
+            with emit.loop(0, self.window.groups) as group, emit.scope(), \
+                    emit.loop(begin, end) as panel, emit.scope():
+                self._pack_gradient(packed, n, images, low, counts, group, panel)
+                self._products(memory, packed, sums, images, counts, group, panel, add)
+
+    def _copy_image(self, memory: str, n: Index, offset: Index, low: list[Index]) -> None:
+        """What a block reads of an image."""
+        emit, lanes = self.emit, self.tile.lanes
+        target = place(emit, self.dtype, memory, offset)
+        pixels = math.prod(a.size for a in self.axes)
+        source = place(emit, self.dtype, emit.pointers[self.image],
+                       emit.imul(n, pixels * self.channels))
+
+        def nest(i: int, position: Index, at: Index, inside: list[str]) -> None:
+            if i == len(self.axes):
+                to = place(emit, self.dtype, target, emit.imul(position, self.pitch))
+                count: Index = self.channels
+                if inside:
+                    count = emit.inst(f"select i1 {emit.all(inside)}, i64 {count}, i64 0")
+                copy_run(emit, self.dtype, lanes, place(
+                    emit, self.dtype, source, emit.imul(at, self.channels)), to, 0, count)
+                clear_run(emit, self.dtype, lanes, to, count, self.channels)
+                return
+            axis = self.axes[i]
+            first = emit.iadd(emit.imul(low[i], axis.spacing), axis.first)
+            with emit.loop(0, self.reach[i]) as p, emit.scope():
+                here = emit.iadd(first, p)
+                more = inside if axis.inside else [*inside, emit.icompare("ult", here, axis.size)]
+                nest(i + 1, emit.iadd(emit.imul(position, self.reach[i]), p),
+                     emit.iadd(emit.imul(at, axis.size), here), more)
+
+        nest(0, 0, 0, [])
+
+    def _pack_gradient(self, target: str, n: Index, images: Index, low: list[Index],
+                       counts: list[Index], group: Index, panel: Index) -> None:
+        """A panel of features of the block's pixels, `[pixel][column]`."""
+        emit = self.emit
+        column = emit.imul(panel, self.nr)
+        left = emit.isub(self.window.features, column)
+        feature = emit.iadd(emit.imul(group, self.window.features), column)
+        source = place(emit, self.dtype, emit.pointers[self.gradient], feature)
+
+        def nest(i: int, position: Index, at: Index) -> None:
+            if i == len(self.axes) - 1:
+                axis, count = self.axes[i], counts[i]
+                pixel = emit.iadd(emit.imul(at, axis.taps), low[i])
+                self.packer.panel(
+                    place(emit, self.dtype, source, emit.imul(pixel, self.features)),
+                    place(emit, self.dtype, target, emit.imul(
+                        emit.imul(position, count), self.nr)), self.features, 1, count, left)
+                return
+            with emit.loop(0, counts[i]) as p, emit.scope():
+                nest(i + 1, emit.iadd(emit.imul(position, counts[i]), p),
+                     emit.iadd(emit.imul(at, self.axes[i].taps), emit.iadd(low[i], p)))
+
+        with emit.loop(0, images) as i, emit.scope():
+            nest(0, i, emit.iadd(n, i))
+
+    def _products(self, memory: str, packed: str, sums: str, images: Index, counts: list[Index],
+                  group: Index, panel: Index, add: str) -> None:
+        """Add a block's products of a panel of features, all taps and channels."""
+        emit, axes = self.emit, self.axes
+        pitches = [math.prod(self.reach[i + 1:]) * self.pitch for i in range(len(axes))]
+        outer = (math.prod(self.reach) * self.pitch,
+                 *(a.spacing * p for a, p in zip(axes[:-1], pitches, strict=False)))
+        wide = axes[-1]
+        micro = Micro(self.product, self.tile, 1, wide.spacing * self.pitch, self.nr, self.features,
+                      True, outer, unroll=_unroll(counts[-1]))
+        column = emit.imul(panel, self.nr)
+        feature = emit.iadd(emit.imul(group, self.window.features), column)
+        left = emit.imin(emit.isub(self.window.features, column), self.nr)
+        memory = place(emit, self.dtype, memory, emit.imul(group, self.window.channels))
+        sums = place(emit, self.dtype, sums, feature)
+        rounds = (images, *counts[:-1])
+
+        def nest(i: int, a: Index, tap: Index) -> None:
+            if i < len(axes) - (1 if self.joined else 0):
+                with emit.loop(0, axes[i].out) as k, emit.scope():
+                    nest(i + 1, emit.iadd(a, emit.imul(k, axes[i].stride * pitches[i])),
+                         emit.iadd(emit.imul(tap, axes[i].out), k))
+                return
+            source = place(emit, self.dtype, memory, a)
+            target = place(emit, self.dtype, sums, emit.imul(tap, self.rows * self.features))
+            self._tiles(micro, source, packed, target, counts[-1], rounds, add, left)
+
+        nest(0, 0, 0)
+
+    def _tiles(self, micro: Micro, a: str, b: str, c: str, depth: Index, rounds, add: str,
+               left: Index) -> None:
+        emit, height = self.emit, self.tile.rows
+
+        def one(t: Index, edge) -> None:
+            row = emit.imul(t, height)
+            micro.call(emit, place(emit, self.dtype, a, row), b,
+                       place(emit, self.dtype, c, emit.imul(row, self.features)), depth, add, edge,
+                       rounds)
+
+        whole: Index = self.rows // height
+        total = -(-self.rows // height)
+        even = self.window.features % self.nr == 0
+        if not even:
+            narrow = emit.icompare("slt", left, self.nr)
+            whole = emit.inst(f"select i1 {narrow}, i64 0, i64 {whole}")
+        with emit.loop(0, whole) as t, emit.scope():
+            one(t, None)
+        if even and self.rows % height == 0:
+            return
+        with emit.loop(whole, total) as t, emit.scope():
+            rows = emit.imin(emit.isub(self.rows, emit.imul(t, height)), height)
+            one(t, (rows, left))
+
+    def _add_parts(self, start: Index) -> None:
+        """The sums of the parts that have pixels, from element `start` on."""
+        emit, lanes, item = self.emit, self.tile.lanes, self.dtype.itemsize
+        vector, kind = f"<{lanes} x {self.dtype.llvm}>", f"v{lanes}f{self.dtype.bits}"
+        total = self._blocks()
+        cell = f"%{emit.fresh('sum')}"
+        emit.entry.append(f"  {cell} = alloca {vector}, align 64")
+        stop = emit.imin(emit.iadd(start, _CHUNK), self.size)
+        with emit.loop(start, stop, lanes) as i, emit.scope():
+            mask = lane_mask(emit, emit.isub(stop, i), lanes)
+            emit.do(f"store {vector} zeroinitializer, ptr {cell}, align 64")
+            with emit.loop(0, self.parts) as part, emit.scope():
+                first = emit.idiv(emit.imul(part, total), self.parts)
+                last = emit.idiv(emit.imul(emit.iadd(part, 1), total), self.parts)
+                here = emit.inst(f"select i1 {emit.icompare('slt', first, last)},"
+                                 f" <{lanes} x i1> {mask}, <{lanes} x i1> zeroinitializer")
+                pointer = place(emit, self.dtype, self.sums, emit.iadd(emit.imul(part, self.size), i))
+                value = emit.inst(
+                    f"call {vector} @llvm.masked.load.{kind}.p0(ptr {pointer}, i32 {item},"
+                    f" <{lanes} x i1> {here}, {vector} zeroinitializer)")
+                old = emit.inst(f"load {vector}, ptr {cell}, align 64")
+                new = emit.inst(f"fadd {vector} {old}, {value}")
+                emit.do(f"store {vector} {new}, ptr {cell}, align 64")
+            done = emit.inst(f"load {vector}, ptr {cell}, align 64")
+            pointer = place(emit, self.dtype, self.result, i)
+            emit.do(f"call void @llvm.masked.store.{kind}.p0({vector} {done}, ptr {pointer},"
+                    f" i32 {item}, <{lanes} x i1> {mask})")
+
+
+def _reach(axis: Axis, count: int) -> int:
+    """Positions of the input that `count` pixels of the gradient meet."""
+    return (count - 1) * axis.spacing + (axis.out - 1) * axis.stride + 1
+
+
+def _unroll(depth: Index) -> int:
+    if not isinstance(depth, int):
+        return 4
+    return next((u for u in (4, 7, 6, 5, 3) if depth % u == 0), 4)
+
+
+def _ceil(emit: Emitter, count: Index, step: int) -> Index:
+    return emit.idiv(emit.iadd(count, step - 1), step)
