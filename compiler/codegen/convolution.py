@@ -285,8 +285,8 @@ class _Convolution:
             tall = self.axes[-2].stride * self.pitches[-2]
             rows = tuple(r * tall + c * row for r in range(self.stacked) for c in range(self.width))
         micro = Micro(self.product, self.tile, row, 1, self.nr,
-                      self.nr if self.staged else wide.step * self.output_features, True, outer, rows,
-                      unroll=_unroll(depth))
+                      self.nr if self.staged else wide.step * self.output_features, True,
+                      outer=outer, a_rows=rows, unroll=_unroll(depth))
 
         def nest(i: int, at: list[Index], skip: list[Index], a: str) -> None:
             """`at`: outputs of the part along the axes so far; `skip`: rows of the tile done before."""

@@ -234,7 +234,7 @@ class _WeightGradient:
                  *(a.spacing * p for a, p in zip(axes[:-1], pitches, strict=False)))
         wide = axes[-1]
         micro = Micro(self.product, self.tile, 1, wide.spacing * self.pitch, self.nr, self.features,
-                      True, outer, unroll=_unroll(counts[-1]))
+                      True, outer=outer, unroll=_unroll(counts[-1]))
         column = emit.imul(panel, self.nr)
         feature = emit.iadd(emit.imul(group, self.window.features), column)
         left = emit.imin(emit.isub(self.window.features, column), self.nr)
