@@ -51,6 +51,7 @@ _PUBLIC = {
     "jacfwd": ".compiler.trace.jacobian:jacfwd",
     "jacrev": ".compiler.trace.jacobian:jacrev",
     "jvp": ".compiler.trace.forward:jvp",
+    "profile": ".compiler.profile:profile",
     "linearize": ".compiler.trace.forward:linearize",
     "map": ".compiler.trace.control:map",
     "scan": ".compiler.trace.control:scan",

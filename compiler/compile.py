@@ -121,6 +121,8 @@ class Executable:
         self._addresses = [self._address(s) for s in plan.steps]
         self._bound: dict[tuple, _Bound] = {}
         self._lock = threading.Lock()
+        if walk.RECORDS.active:
+            walk.RECORDS.executables.add(self)
 
     def _address(self, step) -> int:
         if step.jump is not None:

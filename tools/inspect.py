@@ -18,7 +18,8 @@ def command(
     path: Path = typer.Argument(None, help="A bundle, a StableHLO file, a run folder, or a kernel's"
                                 " .ll file among the dumps of TFN_DUMP, which is run alone."),
     stage: str = typer.Option(None, help="Show the IR after this pass; `parse` shows it as read,"
-                              " `plan` the steps and the memory they use, `list` what there is."),
+                              " `plan` the steps and the memory they use, `profile` how long each"
+                              " takes on numbers made up, `list` what there is."),
     function: str = typer.Option(None, help="Which function or signature.  [default: all]"),
     json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
@@ -27,6 +28,7 @@ def command(
         tfn inspect exported/digits
         tfn inspect exported/digits --stage fuse
         tfn inspect step.mlir --stage plan
+        tfn inspect step.mlir --stage profile
         tfn inspect --stage list
         tfn inspect dumps/kernels/k07f1.ll
     """
@@ -81,6 +83,7 @@ def _list_stages(json: bool) -> None:
     for name, apply in PIPELINE:
         stages[name] = (apply.__doc__ or "").split("\n")[0]
     stages["plan"] = "Which kernel runs when, and where every value lives."
+    stages["profile"] = "How long each kernel takes, on numbers made up."
     if json:
         print_json(stages)
         return
@@ -120,8 +123,13 @@ def _stage(function, stage: str) -> str:
         return str(function)
     if stage == "plan":
         return plan_text(function.name, make_plan(run_passes(function, target), target))
+    if stage == "profile":
+        from ..compiler.profile import profile_function
+
+        return profile_function(function).table()
     if stage not in names:
-        raise TfnError(f"there is no stage `{stage}`; there are parse, {', '.join(names)}, plan")
+        raise TfnError(f"there is no stage `{stage}`; there are parse, {', '.join(names)}, plan,"
+                       " profile")
     return str(run_passes(function, target, until=stage))
 
 

@@ -472,7 +472,7 @@ class Emitter(Text):
         if dtype.is_float:
             return self.rounded(self.inst(f"sitofp i64 {index} to {register_type(dtype)}"), dtype)
         if dtype.bits == 64:
-            return index
+            return str(index)
         return self.inst(f"trunc i64 {index} to {dtype.llvm}")
 
     # -- control ----------------------------------------------------------------------------------

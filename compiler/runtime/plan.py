@@ -54,6 +54,8 @@ class Step:
     work: Work = field(default_factory=Work)
     phase: int = 0
     """Which of the kernel's phases this is; they follow each other."""
+    op: Op | None = None
+    """What a kernel computes."""
 
 
 @dataclass
@@ -224,7 +226,7 @@ class _Planner:
             return [Step(None, places, (node.op.operands[0].type.size,), node.op)]
         kernel = self.kernels[node]
         places += tuple(self.scratch[node, name] for name, _ in self._scratch_of(node))
-        return [Step(kernel, places, kernel.extents, work=work, phase=phase)
+        return [Step(kernel, places, kernel.extents, work=work, phase=phase, op=node.op)
                 for phase, work in enumerate(kernel.phases)]
 
 

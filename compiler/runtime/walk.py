@@ -6,12 +6,20 @@ of the scalars, tasks, tasks per chunk (0: one thread does them all), phase of t
 arena, constants, arguments and results. Copies and collectives are functions of the same signature.
 A jump has the function address 0, then: target word, width (0: always), the value that goes on,
 base, offset. A step that fails sets the word before `scratch`, which ends the walk.
+
+Programs made while `RECORDS.active` have a walker that also writes down when each step ran
+(`compiler/profile.py`); it is the same text with a few lines more, so that others pay nothing.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import time
+import weakref
+from typing import Any
+
+import numpy as np
 
 from ..codegen.native import Loader, compile_object
 from ..codegen.target import Target
@@ -115,6 +123,54 @@ done:
 }
 """
 
+# A record: the step's place in the table, and its start and end in nanoseconds. Records beyond the
+# capacity are counted and not kept.
+_TIMED = """
+@log = internal global ptr null
+declare i32 @clock_gettime(i32, ptr)
+define void @tfn_record(ptr %log) {
+  store atomic ptr %log, ptr @log seq_cst, align 8
+  ret void
+}
+define internal i64 @now() {
+  %t = alloca [2 x i64], align 8
+  %rc = call i32 @clock_gettime(i32 CLOCK, ptr %t)
+  %s = load i64, ptr %t
+  %np = getelementptr i64, ptr %t, i64 1
+  %n = load i64, ptr %np
+  %ns = mul i64 %s, 1000000000
+  %sum = add i64 %ns, %n
+  ret i64 %sum
+}
+define internal void @keep(ptr %step, i64 %start) {
+  %end = call i64 @now()
+  %log = load atomic ptr, ptr @log seq_cst, align 8
+  %on = icmp ne ptr %log, null
+  br i1 %on, label %claim, label %done
+claim:
+  %i = atomicrmw add ptr %log, i64 1 seq_cst
+  %cp = getelementptr i64, ptr %log, i64 1
+  %capacity = load i64, ptr %cp
+  %fits = icmp slt i64 %i, %capacity
+  br i1 %fits, label %write, label %done
+write:
+  %at = mul i64 %i, 3
+  %first = add i64 %at, 3
+  %r0 = getelementptr i64, ptr %log, i64 %first
+  store ptr %step, ptr %r0
+  %r1 = getelementptr i64, ptr %r0, i64 1
+  store i64 %start, ptr %r1
+  %r2 = getelementptr i64, ptr %r0, i64 2
+  store i64 %end, ptr %r2
+  br label %done
+done:
+  ret void
+}
+""".replace("CLOCK", str(time.CLOCK_MONOTONIC))
+_TIMED += _TEXT.replace("@tfn_walk(", "@tfn_walk_timed(").replace(
+    "call:\n", "call:\n  %start = call i64 @now()\n").replace(
+    "called:\n", "called:\n  call void @keep(ptr %p, i64 %start)\n")
+
 _COPY = """
 declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
 define void @tfn_copy(ptr %buffers, ptr %extents, ptr %scalars, i64 %first, i64 %last) {
@@ -172,11 +228,40 @@ def _address(name: str) -> int:
     return _LOADER.load(name, compile_object(text, Target.host()))
 
 
+class Records:
+    """Where timed walkers write. While `active`, programs are made with one."""
+
+    def __init__(self) -> None:
+        self.active = False
+        self.executables: weakref.WeakSet[Any] = weakref.WeakSet()
+        """The programs that have one."""
+
+    def write_to(self, log: np.ndarray | None) -> None:
+        """Begin to write to an i64 array (count, capacity, a spare word, then records), or stop."""
+        write = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_timed()[1])
+        write(None if log is None else log.ctypes.data)
+
+
+RECORDS = Records()
+
+
 @functools.cache
+def _timed() -> tuple[int, int]:
+    """The addresses of the timed walker and of the function that says where it writes."""
+    walk, record = _LOADER.load_all(["tfn_walk_timed", "tfn_record"],
+                                    compile_object(_TIMED, Target.host()))
+    return walk, record
+
+
 def walker():
     """`walk(table, words, bases, scratch, pool, address of tfn_parallel)`; releases the GIL."""
+    return _walker(RECORDS.active)
+
+
+@functools.cache
+def _walker(timed: bool):
     signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 4)
-    return signature(_address("tfn_walk"))
+    return signature(_timed()[0] if timed else _address("tfn_walk"))
 
 
 def copy_address() -> int:

@@ -19,6 +19,7 @@ from ..errors import DonatedError, TfnError, TraceError, user_location
 from ..ir.core import Function, TensorType
 from ..ir.defaults import default_float
 from ..ops.host import CHECKS
+from ..runtime.walk import RECORDS
 from . import names, tree
 from .core import Array, Tracer, as_array, current_graph, shown, trace
 
@@ -143,7 +144,7 @@ class Jitted:
             self._check_static(i, value)
         types = tuple((a._data.shape, a._data.dtype) if isinstance(a, Array) else a.type
                       for a in arrays)
-        settings = (default_float(), CHECKS.nans, CHECKS.infs)
+        settings = (default_float(), CHECKS.nans, CHECKS.infs, RECORDS.active)
         return arrays, structure, (structure, types, static, settings)
 
     def _dynamic_function(self) -> Callable:

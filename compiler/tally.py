@@ -1,0 +1,55 @@
+"""How many arithmetic operations ops do: a multiply-add is two, an exponential one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from .ir.core import Op, Value
+from .ir.dims import Dim, Extent
+
+
+def operations(ops: Sequence[Op], sizes: Mapping[str, int]) -> float:
+    """Of the ops of one kernel, for given sizes of the symbolic dims."""
+    return sum(_COUNTS.get(op.name, _elements)(op, sizes) for op in ops)
+
+
+def _size(extent: Extent, sizes: Mapping[str, int]) -> int:
+    return extent.evaluate(sizes) if isinstance(extent, Dim) else extent
+
+
+def _count(value: Value, sizes: Mapping[str, int]) -> float:
+    return math.prod(float(_size(e, sizes)) for e in value.shape)
+
+
+def _elements(op: Op, sizes: Mapping[str, int]) -> float:
+    scalar = getattr(op.definition, "scalar", None) is not None
+    return _count(op.result, sizes) if scalar and op.results else 0.0
+
+
+def _products(op: Op, sizes: Mapping[str, int]) -> float:
+    extents = op.definition.rule("contraction")(op).extents
+    return 2 * math.prod(float(_size(e if isinstance(e, int) else e[0].shape[e[1]], sizes))
+                         for e in extents)
+
+
+def _reads(op: Op, sizes: Mapping[str, int]) -> float:
+    return _count(op.operands[0], sizes)
+
+
+def _attention(products: int):
+    """So many products of queries, or the like, and all keys; half of them count if causal."""
+
+    def count(op: Op, sizes: Mapping[str, int]) -> float:
+        query, key = op.operands[:2]
+        share = 0.5 if op.attributes["composite_attributes"]["is_causal"] else 1.0
+        return 2 * products * share * _count(query, sizes) * float(_size(key.shape[1], sizes))
+
+    return count
+
+
+_COUNTS = {
+    "stablehlo.dot_general": _products, "stablehlo.convolution": _products,
+    "stablehlo.reduce": _reads, "stablehlo.reduce_window": _reads,
+    "tfn.attention": _attention(2), "tfn.attention_backward": _attention(5),
+}
