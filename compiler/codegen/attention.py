@@ -20,7 +20,7 @@ from .emitter import Emitter
 from .pack import Packer
 from .product import Product
 from .text import Index
-from .tile import Micro, best_tile
+from .tile import Micro, best_tile, multiply_panel
 from .work import Work
 
 _BLOCK_BYTES = 512 << 10
@@ -239,9 +239,8 @@ class _Attention:
         micro = Micro(self.product, tile, self.across, 1, tile.columns, self.line, True, ".scores")
         with emit.loop(0, at.keys, tile.columns) as column, emit.scope():
             b = self._word(panels, emit.imul(emit.idiv(column, tile.columns), self.panel_words))
-            self._tiles(micro, (lines, self.across), b, (self._word(target, column), self.line),
-                        at.rows, emit.imin(emit.isub(at.keys, column), tile.columns), self.width,
-                        "false")
+            multiply_panel(emit, micro, lines, b, self._word(target, column), at.rows,
+                           emit.imin(emit.isub(at.keys, column), tile.columns), self.width, "false")
 
     def _multiply(self, name: str, a: tuple[str, int, int], b: str, c: tuple[str, int], rows: Index,
                   columns: int, depth: Index, add: str) -> None:
@@ -250,25 +249,8 @@ class _Attention:
         pointer, a_row, a_k = a
         micro = Micro(self.product, tile, a_row, a_k, self.across, c[1], True, f".{name}")
         for column in range(0, columns, tile.columns):
-            self._tiles(micro, (pointer, a_row), self._word(b, column),
-                        (self._word(c[0], column), c[1]), rows, min(columns - column, tile.columns),
-                        depth, add)
-
-    def _tiles(self, micro: Micro, a: tuple[str, int], b: str, c: tuple[str, int], rows: Index,
-               columns: Index, depth: Index, add: str) -> None:
-        """The tiles of one panel: whole ones, then smaller ones."""
-        emit, height = self.emit, micro.tile.rows
-        whole: Index = emit.idiv(rows, height)
-        if columns != micro.tile.columns:
-            narrow = emit.icompare("slt", columns, micro.tile.columns)
-            whole = emit.inst(f"select i1 {narrow}, i64 0, i64 {whole}")
-        ends = emit.idiv(emit.iadd(rows, height - 1), height)
-        for low, high in ((0, whole), (whole, ends)):
-            with emit.loop(low, high) as t, emit.scope():
-                r = emit.imul(t, height)
-                edge = None if high == whole else (emit.imin(emit.isub(rows, r), height), columns)
-                micro.call(emit, self._word(a[0], emit.imul(r, a[1])), b,
-                           self._word(c[0], emit.imul(r, c[1])), depth, add, edge)
+            multiply_panel(self.emit, micro, pointer, self._word(b, column), self._word(c[0], column),
+                           rows, min(columns - column, tile.columns), depth, add)
 
     # -- scores to weights --------------------------------------------------------------------------
 

@@ -68,6 +68,26 @@ class Micro:
                 f" {', '.join(f'i64 {n}' for n in numbers)}, i1 {add})")
 
 
+def multiply_panel(emit: Emitter, micro: Micro, a: str, b: str, c: str, rows: Index, columns: Index,
+                   depth: Index, add: str) -> None:
+    """The tiles of one panel of b: whole ones, then smaller ones. Strides are the micro-kernel's."""
+    height = micro.tile.rows
+    whole: Index = emit.idiv(rows, height)
+    if columns != micro.tile.columns:
+        narrow = emit.icompare("slt", columns, micro.tile.columns)
+        whole = emit.inst(f"select i1 {narrow}, i64 0, i64 {whole}")
+    ends = emit.idiv(emit.iadd(rows, height - 1), height)
+    for low, high in ((0, whole), (whole, ends)):
+        with emit.loop(low, high) as t, emit.scope():
+            r = emit.imul(t, height)
+            edge = None if high == whole else (emit.imin(emit.isub(rows, r), height), columns)
+            at = emit.inst(f"getelementptr inbounds {micro.product.word}, ptr {a},"
+                           f" i64 {emit.imul(r, micro.a_row)}")
+            to = emit.inst(f"getelementptr inbounds {micro.product.sums.llvm}, ptr {c},"
+                           f" i64 {emit.imul(r, micro.c_row)}")
+            micro.call(emit, at, b, to, depth, add, edge)
+
+
 def best_tile(target: Target, dtype: DType, rows: int | None, columns: int | None) -> Tile:
     """The tile that wastes least on a result of so many rows and columns (None: unknown, large)."""
     lanes = target.tile.bits // dtype.bits

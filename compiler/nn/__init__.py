@@ -60,6 +60,7 @@ from .rearrange import (
     space_to_depth,
     unfold,
 )
+from .recurrent import lstm
 
 
 def embedding(table, ids):
@@ -72,8 +73,8 @@ __all__ = [
     "batch_normalization", "celu", "conv", "conv_transpose", "depth_to_space", "depthwise_conv",
     "dot_product_attention", "elu", "embedding", "fold", "gelu", "glu", "hard_shrink",
     "hard_sigmoid", "hard_silu", "hard_tanh", "layer_normalization", "leaky_relu", "log_sigmoid",
-    "log_softmax", "max_pool", "moments", "multi_hot", "one_hot", "pick", "psnr", "relu", "relu6",
-    "rms_normalization", "same_padding", "selu", "separable_conv", "sigmoid",
+    "log_softmax", "lstm", "max_pool", "moments", "multi_hot", "one_hot", "pick", "psnr", "relu",
+    "relu6", "rms_normalization", "same_padding", "selu", "separable_conv", "sigmoid",
     "sigmoid_cross_entropy", "silu", "soft_shrink", "softmax", "softmax_cross_entropy",
     "softplus", "softsign", "space_to_depth", "sparse_plus", "sparse_sigmoid",
     "sparse_softmax_cross_entropy", "sparsemax", "squareplus", "swish", "tanh", "tanh_shrink",

@@ -8,39 +8,15 @@ from __future__ import annotations
 
 from ..ir.core import Op
 from ..ir.dtypes import BF16, F16, F32, F64
-from .declare import Factors, OpDefinition, definition, op
+from .declare import op
+from .kernel import Kept, kept
 
 _SMALLEST = 256
 """Scores of a head for which a kernel of their own repays its compilation."""
 
 
-class _Kept(OpDefinition):
-    attributes = {"composite_attributes": "dictionary", "decomposition": "symbol"}
-
-    def expands(op):
-        return False
-
-    def infer(operands, attributes, regions):
-        return list(attributes["decomposition"].result_types)
-
-    def decompose(operands, attributes, regions):
-        from ..trace.core import replay
-
-        return replay(attributes["decomposition"], operands)
-
-    def factors(op):
-        batch = op.operands[0].shape[0]
-
-        def row(value):
-            rank = len(value.shape)
-            whole = rank == 4 and value.shape[0] == batch
-            return (0 if whole else None, *(None,) * (rank - 1)) if rank else ()
-
-        return Factors([row(v) for v in op.operands], [row(v) for v in op.results])
-
-
 @op("tfn.attention")
-class Attention(_Kept):
+class Attention(Kept):
     """softmax(query @ key * scale) @ value: `nn.dot_product_attention`."""
 
     def kernel(emit, op):
@@ -50,7 +26,7 @@ class Attention(_Kept):
 
 
 @op("tfn.attention_backward")
-class AttentionBackward(_Kept):
+class AttentionBackward(Kept):
     """Cotangents of query, key and value from those, the mask if any, and that of the result."""
 
     def kernel(emit, op):
@@ -70,6 +46,4 @@ def as_kernel(composite: Op) -> Op | None:
             and key.shape == value.shape
             and all(isinstance(s, int) for m in masks for s in m.shape[1:])):
         return None
-    attributes = {name: composite.attributes[name] for name in _Kept.attributes}
-    return Op(definition(composite.attributes["name"]), composite.operands,
-              [r.type for r in composite.results], attributes, (), composite.location)
+    return kept(composite)

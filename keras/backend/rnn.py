@@ -1,6 +1,6 @@
 """Recurrent layers: a cell folded over time by `core.scan`.
 
-The fused entry points say they do not apply, and Keras then runs the cell over time with `rnn`.
+Fused entry points that do not apply say so, and Keras then runs the cell over time with `rnn`.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras.src import tree
+from keras.src import activations, tree
 
+from ...compiler import nn
 from ...compiler import numpy as tnp
 from .missing import missing
 from .ops.core import convert_to_tensor, fold, scan
@@ -83,7 +84,26 @@ def _beside(keep: Any, x: Any) -> Any:
     return tnp.reshape(keep, (keep.shape[0],) + (1,) * (x.ndim - 1))
 
 
-lstm = missing("lstm")
+def lstm(
+    inputs: Any, initial_state_h: Any, initial_state_c: Any, mask: Any, kernel: Any,
+    recurrent_kernel: Any, bias: Any, activation: Any, recurrent_activation: Any,
+    return_sequences: bool = False, go_backwards: bool = False, unroll: bool = False,
+) -> tuple[Any, Any, Any]:
+    """`rnn` of an LSTM cell, with the state's part in one kernel (`compiler/nn/recurrent.py`). Raises
+    `NotImplementedError`, so that Keras falls back on `rnn`, for what that does not do."""
+    usual = activation is activations.tanh and recurrent_activation is activations.sigmoid
+    if mask is not None or unroll or not usual:
+        raise NotImplementedError("this LSTM runs cell by cell")
+    x, h, c, own, recurrent = [convert_to_tensor(v) for v in (
+        inputs, initial_state_h, initial_state_c, kernel, recurrent_kernel)]
+    if len({v.dtype for v in (x, h, c, own, recurrent)}) > 1 or not (
+            isinstance(x.shape[1], int) and x.shape[1] > 0):
+        raise NotImplementedError("this LSTM runs cell by cell")
+    outputs, h, c = nn.lstm(x, h, c, own, recurrent, None if bias is None else convert_to_tensor(bias),
+                            go_backwards)
+    return h, outputs if return_sequences else outputs[:, -1:], [h, c]
+
+
 gru = missing("gru")
 bidirectional_lstm = missing("bidirectional_lstm")
 bidirectional_gru = missing("bidirectional_gru")

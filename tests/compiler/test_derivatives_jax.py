@@ -184,7 +184,8 @@ WITHOUT = {
     "stablehlo.iota",
     "stablehlo.rng", "stablehlo.rng_bit_generator", "stablehlo.uniform_quantize",
     "stablehlo.uniform_dequantize", "tfn.axis_index", "tfn.callback", "tfn.check_finite", "tfn.kernel",
-    "tfn.attention", "tfn.attention_backward",
+    "tfn.attention", "tfn.attention_backward", "tfn.lstm",
+    "tfn.lstm_backward",
 }
 # Forms of text, which become the static op before anything is differentiated.
 REFINED = {f"stablehlo.{n}" for n in (

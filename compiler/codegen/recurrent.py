@@ -1,0 +1,213 @@
+"""Long short-term memory: a task is a few rows of the batch, through all steps of time.
+
+Rows do not depend on each other, so nobody waits between steps, and states stay in the cache. A first
+phase packs the weights once for all.
+"""
+
+from __future__ import annotations
+
+from ..ir.core import Op, Value
+from .emitter import Emitter
+from .pack import Packer
+from .product import Product
+from .text import Index
+from .tile import Micro, best_tile, multiply_panel
+from .work import Work
+
+_ROWS = 16
+_PICOSECONDS = 20
+
+
+def forward(emit: Emitter, op: Op) -> None:
+    """The kernel of `tfn.lstm`."""
+    _Lstm(emit, op).forward()
+
+
+def backward(emit: Emitter, op: Op) -> None:
+    """The kernel of `tfn.lstm_backward`."""
+    _Lstm(emit, op).backward()
+
+
+class _Lstm:
+    def __init__(self, emit: Emitter, op: Op):
+        self.emit, self.op = emit, op
+        self.sequence, self.weights = op.operands[0], op.operands[3]
+        _, steps, gates = self.sequence.shape
+        assert isinstance(steps, int) and isinstance(gates, int)
+        self.steps, self.gates, self.units = steps, gates, gates // 4
+        self.dtype = self.sequence.dtype
+        self.product = Product(self.dtype, self.dtype)
+        self.line = gates + 16
+        """Numbers between rows of gates: not a power of two, which would share a cache set."""
+
+    def forward(self) -> None:
+        emit, units = self.emit, self.units
+        sequence, first_h, first_c, _ = self.op.operands
+        outputs, cells, gates = self.op.results
+        self._pack(self.gates, units, self.gates, 1)
+        with emit.phase(self._work()):
+            h, c, z = self._workspace(units, units, self.line)
+            with emit.loop("%first", "%last") as task, emit.scope():
+                row, rows = self._rows(task)
+                with emit.loop(0, rows) as r, emit.scope(), emit.loop(0, units) as j, emit.scope():
+                    b = emit.iadd(row, r)
+                    for value, memory in ((first_h, h), (first_c, c)):
+                        self._put(memory, emit.iadd(emit.imul(r, units), j), emit.load(value, (b, j)))
+                with emit.loop(0, self.steps) as t, emit.scope():
+                    self._multiply(h, units, z, self.line, rows, self.gates, units)
+                    with emit.loop(0, rows) as r, emit.scope():
+                        b = emit.iadd(row, r)
+                        given = emit.pointer(sequence, (b, t, 0))
+                        own = self._at(z, emit.imul(r, self.line))
+                        state_h, state_c = (self._at(m, emit.imul(r, units)) for m in (h, c))
+                        targets = [(emit.pointer(v, (b, t, 0)) if v in emit.pointers else "")
+                                   for v in (outputs, cells, gates)]
+                        with emit.loop(0, units) as j, emit.scope():
+                            self._step(given, own, state_h, state_c, targets, j)
+
+    def _step(self, given: str, own: str, state_h: str, state_c: str, targets: list[str], j: Index
+              ) -> None:
+        """One number of the new state."""
+        emit, dtype = self.emit, self.dtype
+        active = []
+        for gate, function in enumerate(("logistic", "logistic", "tanh", "logistic")):
+            place = emit.iadd(j, gate * self.units)
+            total = self._binary("fadd", self._get(own, place), self._get(given, place))
+            active.append(emit.math(function, dtype, total))
+        i, f, g, o = active
+        kept = self._binary("fmul", f, self._get(state_c, j))
+        cell = self._binary("fadd", kept, self._binary("fmul", i, g))
+        output = self._binary("fmul", o, emit.math("tanh", dtype, cell))
+        self._put(state_c, j, cell)
+        self._put(state_h, j, output)
+        for target, number in zip(targets, (output, cell), strict=False):
+            if target:
+                self._put(target, j, number)
+        if targets[2]:
+            for gate, number in enumerate(active):
+                self._put(targets[2], emit.iadd(j, gate * self.units), number)
+
+    def backward(self) -> None:
+        emit, units = self.emit, self.units
+        gates, cells, first_c, _, dh, dc = self.op.operands
+        slopes, dh0, dc0 = self.op.results
+        self._pack(units, self.gates, 1, self.gates)
+        with emit.phase(self._work()):
+            h_back, c_back, z = self._workspace(units, units, self.line)
+            with emit.loop("%first", "%last") as task, emit.scope():
+                row, rows = self._rows(task)
+                with emit.loop(0, emit.imul(rows, units)) as i, emit.scope():
+                    for memory in (h_back, c_back):
+                        self._put(memory, i, emit.constant(0, self.dtype))
+                with emit.loop(0, self.steps) as done, emit.scope():
+                    t = emit.isub(self.steps - 1, done)
+                    with emit.loop(0, rows) as r, emit.scope():
+                        b = emit.iadd(row, r)
+                        places = [emit.pointer(v, (b, t, 0)) for v in (gates, cells, dh, dc)]
+                        earlier = emit.pointer(cells, (b, emit.imax(emit.isub(t, 1), 0), 0))
+                        before = emit.inst(f"select i1 {emit.icompare('sgt', t, 0)}, ptr {earlier},"
+                                           f" ptr {emit.pointer(first_c, (b, 0))}")
+                        own = self._at(z, emit.imul(r, self.line))
+                        back = [self._at(m, emit.imul(r, units)) for m in (h_back, c_back)]
+                        target = emit.pointer(slopes, (b, t, 0)) if slopes in emit.pointers else ""
+                        with emit.loop(0, units) as j, emit.scope():
+                            self._step_back(places, before, own, back, target, j)
+                    self._multiply(z, self.line, h_back, units, rows, units, self.gates)
+                for value, memory in ((dh0, h_back), (dc0, c_back)):
+                    if value in emit.pointers:
+                        self._write(value, memory, row, rows)
+
+    def _step_back(self, places: list[str], before: str, own: str, back: list[str], target: str,
+                   j: Index) -> None:
+        """The cotangents of the four gates of one number of the state."""
+        emit, times = self.emit, self._times
+        gates, cells, dh, dc = places
+        i, f, g, o = (self._get(gates, emit.iadd(j, gate * self.units)) for gate in range(4))
+        grown = emit.math("tanh", self.dtype, self._get(cells, j))
+        dh = self._binary("fadd", self._get(dh, j), self._get(back[0], j))
+        dc = self._binary("fadd", self._get(dc, j), self._get(back[1], j))
+        dc = self._binary("fadd", dc, times(dh, o, self._rest(grown, grown)))
+        found = (times(dc, g, self._rest_of(i)), times(dc, self._get(before, j), self._rest_of(f)),
+                 times(dc, i, self._rest(g, g)), times(dh, grown, self._rest_of(o)))
+        self._put(back[1], j, times(dc, f))
+        for gate, number in enumerate(found):
+            place = emit.iadd(j, gate * self.units)
+            self._put(own, place, number)
+            if target:
+                self._put(target, place, number)
+
+    # -- numbers ------------------------------------------------------------------------------------
+
+    def _at(self, pointer: str, offset: Index) -> str:
+        return pointer if offset == 0 else self.emit.inst(
+            f"getelementptr inbounds {self.dtype.storage}, ptr {pointer}, i64 {offset}")
+
+    def _get(self, pointer: str, offset: Index) -> str:
+        return self.emit.load_from(self._at(pointer, offset), self.dtype)
+
+    def _put(self, pointer: str, offset: Index, number: str) -> None:
+        self.emit.store_to(self._at(pointer, offset), self.dtype, number)
+
+    def _binary(self, opcode: str, x: str, y: str) -> str:
+        return self.emit.binary(opcode, self.dtype, x, y)
+
+    def _times(self, first: str, *others: str) -> str:
+        for other in others:
+            first = self._binary("fmul", first, other)
+        return first
+
+    def _rest(self, x: str, y: str) -> str:
+        """1 - x * y."""
+        return self._binary("fsub", self.emit.constant(1, self.dtype), self._binary("fmul", x, y))
+
+    def _rest_of(self, x: str) -> str:
+        """x * (1 - x)."""
+        return self._times(x, self._binary("fsub", self.emit.constant(1, self.dtype), x))
+
+    # -- rows and products --------------------------------------------------------------------------
+
+    def _work(self) -> Work:
+        return Work((self.sequence.shape[0],), (_ROWS,),
+                    (_PICOSECONDS, _ROWS, self.steps * self.units, self.gates))
+
+    def _rows(self, task: Index) -> tuple[Index, Index]:
+        """The first row of a task, and how many it has."""
+        row = self.emit.imul(task, _ROWS)
+        return row, self.emit.imin(self.emit.isub(self.emit.extent(self.sequence, 0), row), _ROWS)
+
+    def _workspace(self, *widths: int) -> list[str]:
+        """Rows of numbers of this thread's own."""
+        sizes = [_ROWS * width + 64 for width in widths]
+        memory = self.emit.workspace(sum(sizes) * self.dtype.itemsize)
+        return [self._at(memory, sum(sizes[:i])) for i in range(len(sizes))]
+
+    def _pack(self, columns: int, depth: int, by_k: int, by_column: int) -> None:
+        """A phase that packs the weights, or their transpose, as panels."""
+        emit = self.emit
+        tile = self.tile = best_tile(emit.target, self.dtype, _ROWS, columns)
+        self.panel = -(-depth // tile.lanes) * tile.lanes * tile.columns
+        self.packed = emit.scratch(-(-columns // tile.columns) * self.panel * self.dtype.itemsize)
+        packer = Packer(emit, self.dtype, self.product, tile)
+        with emit.phase(Work((columns,), (tile.columns,), (500, tile.columns, depth))), \
+                emit.loop("%first", "%last") as panel, emit.scope():
+            column = emit.imul(panel, tile.columns)
+            source = self._at(emit.pointers[self.weights], emit.imul(column, by_column))
+            packer.panel(source, self._at(self.packed, emit.imul(panel, self.panel)), by_k, by_column,
+                         depth, emit.isub(columns, column))
+
+    def _multiply(self, a: str, a_row: int, c: str, c_row: int, rows: Index, columns: int, depth: int
+                  ) -> None:
+        """Rows of a times the packed weights."""
+        emit, tile = self.emit, self.tile
+        micro = Micro(self.product, tile, a_row, 1, tile.columns, c_row, True)
+        with emit.loop(0, columns, tile.columns) as column, emit.scope():
+            b = self._at(self.packed, emit.imul(emit.idiv(column, tile.columns), self.panel))
+            multiply_panel(emit, micro, a, b, self._at(c, column), rows,
+                           emit.imin(emit.isub(columns, column), tile.columns), depth, "false")
+
+    def _write(self, value: Value, source: str, row: Index, rows: Index) -> None:
+        emit = self.emit
+        with emit.loop(0, rows) as r, emit.scope():
+            target = emit.pointer(value, (emit.iadd(row, r), 0))
+            with emit.loop(0, self.units) as j:
+                self._put(target, j, self._get(source, emit.iadd(emit.imul(r, self.units), j)))

@@ -1,0 +1,148 @@
+"""The kernels of LSTMs against cells written out: in NumPy, and as a program without composites."""
+
+import numpy as np
+import pytest
+
+from tfn.compiler import nn
+from tfn.compiler import numpy as tnp
+from tfn.compiler.codegen.target import Target
+from tfn.compiler.compile import compile_function, run_passes
+from tfn.compiler.errors import OpError
+from tfn.compiler.ir.core import TensorType
+from tfn.compiler.ir.dims import Dim
+from tfn.compiler.ir.dtypes import F32, as_dtype
+from tfn.compiler.runtime.cache import KERNELS
+from tfn.compiler.trace.core import trace
+from tfn.compiler.trace.grad import grad
+from tfn.compiler.trace.jit import jit
+
+RNG = np.random.default_rng(9)
+SIZES = [(5, 7, 6, 20), (1, 3, 4, 1), (33, 4, 3, 16), (16, 1, 8, 48), (40, 2, 5, 33)]
+"""Batch, steps, features, units."""
+
+
+def arguments(sizes, dtype=np.float32):
+    b, t, f, u = sizes
+    shapes = [(b, t, f), (b, u), (b, u), (f, 4 * u), (u, 4 * u), (4 * u,)]
+    return [(RNG.standard_normal(s) * 0.5).astype(dtype) for s in shapes]
+
+
+def cells(xp, x, h, c, kernel, weights, bias, go_backwards=False):
+    """An LSTM step by step."""
+
+    def sigmoid(v):
+        return 1 / (1 + xp.exp(-v))
+
+    outputs = []
+    steps = range(x.shape[1])
+    for t in reversed(steps) if go_backwards else steps:
+        i, f, g, o = xp.split(x[:, t] @ kernel + h @ weights + bias, 4, axis=-1)
+        c = sigmoid(f) * c + sigmoid(i) * xp.tanh(g)
+        h = sigmoid(o) * xp.tanh(c)
+        outputs.append(h)
+    return xp.stack(outputs, 1), h, c
+
+
+def kernels(program, *arrays):
+    """The ops of a program that are kernels of LSTMs."""
+    types = [TensorType(a.shape, as_dtype(a.dtype)) for a in arrays]
+    function, _ = trace(lambda *a: list(program(*a)), types)
+    return [inner.name for op in run_passes(function, Target.host()).ops for region in op.regions
+            for inner in region.ops if inner.name.startswith("tfn.lstm")]
+
+
+@pytest.mark.parametrize("go_backwards", [False, True])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_forward(sizes, go_backwards):
+    arrays = arguments(sizes)
+
+    def program(*a):
+        return nn.lstm(*a, go_backwards=go_backwards)
+
+    expected = cells(np, *[a.astype(np.float64) for a in arrays], go_backwards)
+    for found, wanted in zip(jit(program)(*arrays), expected, strict=True):
+        np.testing.assert_allclose(np.asarray(found), wanted, rtol=1e-5, atol=2e-6)
+    assert kernels(program, *arrays) == ["tfn.lstm"]
+
+
+def losses(program, sizes):
+    b, t, _, u = sizes
+    seen, last = RNG.standard_normal((b, t, u)), RNG.standard_normal((b, u))
+
+    def loss(*a):
+        outputs, h, c = program(*a)
+        return (outputs * seen.astype(outputs.dtype)).sum() + (h * c * last.astype(h.dtype)).sum()
+
+    return loss
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_backward(sizes, dtype):
+    arrays = arguments(sizes, dtype)
+    state = RNG.bit_generator.state
+    fused = losses(nn.lstm, sizes)
+    RNG.bit_generator.state = state
+    plain = losses(lambda *a: cells(tnp, *a), sizes)
+    every = tuple(range(6))
+    found = jit(grad(fused, argnums=every))(*arrays)
+    expected = grad(plain, argnums=every)(*arrays)
+    for one, other in zip(found, expected, strict=True):
+        bound = (2e-5 if dtype == np.float32 else 1e-12) * max(1, np.abs(np.asarray(other)).max())
+        np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=0, atol=bound)
+    assert kernels(grad(fused, argnums=every), *arrays) == ["tfn.lstm", "tfn.lstm_backward"]
+
+
+def test_only_what_is_asked_for_is_made():
+    arrays = arguments((5, 7, 6, 20))
+    loss = losses(nn.lstm, (5, 7, 6, 20))
+    every = jit(grad(loss, argnums=(1, 4)))(*arrays)
+    for number, expected in zip((1, 4), every, strict=True):
+        found = jit(grad(loss, argnums=number))(*arrays)
+        assert np.asarray(found).tobytes() == np.asarray(expected).tobytes()
+    last = jit(lambda *a: nn.lstm(*a)[2])(*arrays)
+    np.testing.assert_allclose(np.asarray(last), cells(np, *arrays)[2], rtol=1e-5, atol=2e-6)
+
+
+def test_the_second_derivative():
+    arrays = arguments((2, 3, 2, 3), np.float64)
+    step = RNG.standard_normal(arrays[4].shape)
+
+    def slope(program):
+        def along(weights):
+            first = grad(lambda w: (program(*arrays[:4], w, arrays[5])[0] ** 2).sum())(weights)
+            return (first * step).sum()
+        return along
+
+    found = jit(grad(slope(nn.lstm)))(arrays[4])
+    expected = grad(slope(lambda *a: cells(tnp, *a)))(arrays[4])
+    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=1e-9, atol=1e-11)
+
+
+def test_a_new_batch_size_compiles_nothing_and_changes_no_bit():
+    n = Dim.named("n")
+    x, h, c, *weights = arguments((50, 6, 5, 24))
+    types = [TensorType((n, *a.shape[1:]), F32) for a in (x, h, c)]
+    types += [TensorType(a.shape, F32) for a in weights]
+    loss = losses(nn.lstm, (1, 6, 5, 24))
+    function, _ = trace(lambda *a: [*nn.lstm(*a), grad(loss)(*a)], types)
+    executable = compile_function(function)
+    whole = executable(x, h, c, *weights)
+    made = KERNELS.statistics.compiled
+    part = executable(x[3:23], h[3:23], c[3:23], *weights)
+    assert KERNELS.statistics.compiled == made
+    for one, other in zip(part, whole, strict=True):
+        assert one.tobytes() == other[3:23].tobytes()
+
+
+def test_narrow_numbers_use_the_decomposition():
+    arrays = [a.astype(np.float16) for a in arguments((3, 4, 5, 6))]
+    assert kernels(nn.lstm, *arrays) == []
+    found = np.asarray(jit(nn.lstm)(*arrays)[0]).astype(np.float64)
+    np.testing.assert_allclose(found, cells(np, *[a.astype(np.float64) for a in arrays])[0], atol=5e-3)
+
+
+def test_kernels_that_do_not_fit_are_refused():
+    x, h, c, kernel, weights, _ = arguments((3, 4, 5, 6))
+    with pytest.raises(OpError, match=r"lstm of 6 units needs kernels with 24 columns, got \(5, 23\)"):
+        nn.lstm(x, h, c, kernel[:, :23], weights)
