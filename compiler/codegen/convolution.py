@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from itertools import product as cartesian
 
 from ..ir.core import Op, Value
+from .depthwise import depthwise, is_depthwise
 from .emitter import Emitter
 from .move import clear_run, copy_run, place
 from .pack import Packer
@@ -41,6 +42,9 @@ def convolution(emit: Emitter, op: Op, target: Target, outputs: Sequence[Output]
     """Emit the kernel of `op` and of the elementwise ops that follow it, storing `outputs`."""
     window = direct_window(op)
     assert window is not None
+    if is_depthwise(window, op):
+        depthwise(emit, op, window, target, outputs)
+        return
     _Convolution(emit, op, window, target, outputs).emit_phases()
 
 

@@ -12,9 +12,11 @@ alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..ir.core import Op, Value
+from ..ir.dtypes import DType
+from .depthwise import depthwise_gradient, is_depthwise
 from .emitter import Emitter
 from .move import clear_run, copy_run, place
 from .pack import Packer
@@ -44,6 +46,9 @@ def weight_gradient(emit: Emitter, op: Op, target: Target, outputs: Sequence[Out
     window = gradient_window(op)
     assert window is not None
     ((_, pointer),) = outputs
+    if is_depthwise(window, op, gradient=True):
+        depthwise_gradient(emit, op, window, target, pointer, add_parts)
+        return
     _WeightGradient(emit, op, window, target, pointer).emit_phases()
 
 
@@ -128,9 +133,14 @@ class _WeightGradient:
                 emit.loop("%first", "%last") as task, emit.scope():
             self._task(task)
         if self.parts > 1:
-            with emit.phase(Work((self.size,), (_CHUNK,), (_CHUNK, self.parts * 100))), \
-                    emit.loop("%first", "%last") as task, emit.scope():
-                self._add_parts(emit.imul(task, _CHUNK))
+            def used(part: Index) -> str:
+                total = self._blocks()
+                first = emit.idiv(emit.imul(part, total), self.parts)
+                last = emit.idiv(emit.imul(emit.iadd(part, 1), total), self.parts)
+                return emit.icompare("slt", first, last)
+
+            add_parts(emit, self.dtype, self.tile.lanes, self.sums, self.result, self.size, self.parts,
+                      used)
 
     def _blocks(self) -> Index:
         """Blocks of pixels in the batch."""
@@ -278,23 +288,26 @@ class _WeightGradient:
             rows = emit.imin(emit.isub(self.rows, emit.imul(t, height)), height)
             one(t, (rows, left))
 
-    def _add_parts(self, start: Index) -> None:
-        """The sums of the parts that have pixels, from element `start` on."""
-        emit, lanes, item = self.emit, self.tile.lanes, self.dtype.itemsize
-        vector, kind = f"<{lanes} x {self.dtype.llvm}>", f"v{lanes}f{self.dtype.bits}"
-        total = self._blocks()
+
+def add_parts(emit: Emitter, dtype: DType, lanes: int, sums: str, result: str, size: int, parts: int,
+              used: Callable[[Index], str] | None = None) -> None:
+    """A phase that adds the parts of a sum; `used` tells whether a part was written."""
+    vector, kind, item = f"<{lanes} x {dtype.llvm}>", f"v{lanes}f{dtype.bits}", dtype.itemsize
+    with emit.phase(Work((size,), (_CHUNK,), (_CHUNK, parts * 100))), \
+            emit.loop("%first", "%last") as task, emit.scope():
         cell = f"%{emit.fresh('sum')}"
         emit.entry.append(f"  {cell} = alloca {vector}, align 64")
-        stop = emit.imin(emit.iadd(start, _CHUNK), self.size)
+        start = emit.imul(task, _CHUNK)
+        stop = emit.imin(emit.iadd(start, _CHUNK), size)
         with emit.loop(start, stop, lanes) as i, emit.scope():
             mask = lane_mask(emit, emit.isub(stop, i), lanes)
             emit.do(f"store {vector} zeroinitializer, ptr {cell}, align 64")
-            with emit.loop(0, self.parts) as part, emit.scope():
-                first = emit.idiv(emit.imul(part, total), self.parts)
-                last = emit.idiv(emit.imul(emit.iadd(part, 1), total), self.parts)
-                here = emit.inst(f"select i1 {emit.icompare('slt', first, last)},"
-                                 f" <{lanes} x i1> {mask}, <{lanes} x i1> zeroinitializer")
-                pointer = place(emit, self.dtype, self.sums, emit.iadd(emit.imul(part, self.size), i))
+            with emit.loop(0, parts) as part, emit.scope():
+                here = mask
+                if used is not None:
+                    here = emit.inst(f"select i1 {used(part)}, <{lanes} x i1> {mask},"
+                                     f" <{lanes} x i1> zeroinitializer")
+                pointer = place(emit, dtype, sums, emit.iadd(emit.imul(part, size), i))
                 value = emit.inst(
                     f"call {vector} @llvm.masked.load.{kind}.p0(ptr {pointer}, i32 {item},"
                     f" <{lanes} x i1> {here}, {vector} zeroinitializer)")
@@ -302,7 +315,7 @@ class _WeightGradient:
                 new = emit.inst(f"fadd {vector} {old}, {value}")
                 emit.do(f"store {vector} {new}, ptr {cell}, align 64")
             done = emit.inst(f"load {vector}, ptr {cell}, align 64")
-            pointer = place(emit, self.dtype, self.result, i)
+            pointer = place(emit, dtype, result, i)
             emit.do(f"call void @llvm.masked.store.{kind}.p0({vector} {done}, ptr {pointer},"
                     f" i32 {item}, <{lanes} x i1> {mask})")
 

@@ -18,6 +18,7 @@ from tfn.compiler.ir.evaluator import evaluate
 from tfn.compiler.ir.structs import ConvDimensionNumbers
 from tfn.compiler.trace.core import bind, trace
 from tfn.compiler.trace.grad import vjp
+from tfn.compiler.trace.jit import jit
 
 RNG = np.random.default_rng(7)
 TOLERANCE = {"float32": 4e-6, "float64": 1e-13}
@@ -214,20 +215,21 @@ FOLLOWERS = {
 
 @pytest.mark.parametrize("features", [32, 37])
 @pytest.mark.parametrize("size", [7, 15])
+@pytest.mark.parametrize("depthwise", [False, True])
 @pytest.mark.parametrize("name", FOLLOWERS)
-def test_what_follows_is_done_in_the_same_kernel(name, size, features):
+def test_what_follows_is_done_in_the_same_kernel(name, depthwise, size, features):
     program, kernels = FOLLOWERS[name]
+    inputs, per_group = (features, 1) if depthwise else (5, 5)
     executable = check(lambda x, w, b, r: [program(tnp, nn.conv(x, w, padding="same"), b, r)],
-                       random(2, size, size, 5), random(3, 3, 5, features), random(features),
-                       random(2, size, size, features))
+                       random(2, size, size, inputs), random(3, 3, per_group, features),
+                       random(features), random(2, size, size, features))
     assert len(executable.plan.kernels()) == kernels
 
 
-def test_a_residual_updated_in_place():
+@pytest.mark.parametrize(("inputs", "per_group"), [(5, 5), (32, 1)])
+def test_a_residual_updated_in_place(inputs, per_group):
     """Tiles overlap at the end of a line: what is computed twice must not read its own result."""
-    from tfn.compiler.trace.jit import jit
-
-    x, w, r = random(2, 9, 17, 5), random(3, 3, 5, 32), random(2, 9, 17, 32)
+    x, w, r = random(2, 9, 17, inputs), random(3, 3, per_group, 32), random(2, 9, 17, 32)
     step = jit(lambda r, x, w: r + nn.conv(x, w, padding="same"), donate_argnums=0)
     own = jit(lambda r: r + 0)(tnp.asarray(r))
     found = np.asarray(step(own, tnp.asarray(x), tnp.asarray(w)))
