@@ -8,17 +8,12 @@ Contractions without a contiguous rhs take the scalar path.
 
 from __future__ import annotations
 
-import math
-
 from ..ir.core import Op, Value
 from ..ops.contraction import Affine, Contraction
 from .emitter import Emitter
 from .target import Target
 from .text import Index, literal, register_type
 from .work import Work
-
-_CACHED_BYTES = 512 << 10
-"""A result of this size stays in the second-level cache."""
 
 
 def contraction(emit: Emitter, op: Op, target: Target) -> None:
@@ -44,8 +39,6 @@ class _Nest:
         reductions = range(spec.parallel, len(spec.extents))
         self.reductions = sorted(reductions, key=lambda i: -self._weight(i))
         self.vector = spec.parallel - 1
-        self.accumulates = False
-        """Tiles add to the result instead of starting at zero."""
 
     def _weight(self, loop: int) -> float:
         """A size to order reduction loops by: the position of the loop's dim in the rhs."""
@@ -74,16 +67,6 @@ class _Nest:
             if loop not in used and self.extents[loop] != 1:
                 return loop
         return None
-
-    def hoisted(self) -> int | None:
-        """A reduction loop to run outermost, adding to a result that stays in cache.
-
-        For weight gradients: the images of a batch are read once, not once per result tile.
-        """
-        parallel = [e for e in self.extents[:self.spec.parallel] if isinstance(e, int)]
-        small = len(parallel) == self.spec.parallel and \
-            math.prod(parallel) * self.out.dtype.itemsize <= _CACHED_BYTES
-        return self.reductions[0] if small and len(self.reductions) > 2 else None
 
     def work(self, loops: list[int], divisor: int = 1) -> Work:
         """The parallel loops `loops` as tasks, `divisor` rounds of the last one at a time."""
@@ -159,7 +142,6 @@ def _tiled(nest: _Nest, target: Target) -> None:
     # Fewer vectors leave registers for more rows.
     height = min(target.tile.rows * target.tile.vectors // max(widths, default=1), 12)
     outer = [i for i in range(spec.parallel) if i not in (nest.vector, row)]
-    hoisted = nest.hoisted()
 
     def tile(loops: dict[int, Index], count: int) -> None:
         _columns(nest, loops, row, count, columns, lanes, widths)
@@ -179,13 +161,6 @@ def _tiled(nest: _Nest, target: Target) -> None:
         with emit.loop(0, nest.extents[rest[0]]) as i, emit.scope():
             nested({**loops, rest[0]: i}, rest[1:])
 
-    if hoisted is not None:
-        with emit.phase(nest.work([])):
-            _clear(nest)
-            nest.reductions.remove(hoisted)
-            nest.accumulates = True
-            nested({}, [hoisted, *outer])
-        return
     if outer:
         with emit.phase(nest.work(outer[:2])), emit.loop("%first", "%last") as task, emit.scope():
             if len(outer) == 1:
@@ -241,23 +216,10 @@ def _row_tiles(emit: Emitter, extent: Index, height: int) -> list[tuple[Index, I
     return [(0, whole, height), (whole, extent, 1)]
 
 
-def _clear(nest: _Nest) -> None:
-    emit, dtype = nest.emit, nest.out.dtype
-    total: Index = 1
-    for d in range(len(nest.out.shape)):
-        total = emit.imul(total, emit.extent(nest.out, d))
-    with emit.loop(0, total) as i:
-        emit.store_to(_pointer(emit, nest.out, i), dtype, literal(0, dtype))
-
-
 def _columns(nest: _Nest, loops, row, rows: int, columns: int, lanes: int,
              widths: list[int]) -> None:
     """Cover the vector loop: equal tiles in a loop, the last vector masked if need be."""
     emit = nest.emit
-    if rows == 1 and row is not None and len(widths) > 1 and len(nest.reductions) == 1 \
-            and not nest.accumulates:
-        _stream(nest, loops, columns, lanes)
-        return
     masked = columns % lanes
     start, position = 0, 0
     while position < len(widths):
@@ -272,49 +234,6 @@ def _columns(nest: _Nest, loops, row, rows: int, columns: int, lanes: int,
         with emit.loop(start, stop, width * lanes) as j, emit.scope():
             _micro(nest, {**loops, nest.vector: j}, row, rows, lanes, width, 0)
         start, position = stop, end
-
-
-_STREAMED = 4
-"""Rows of the rhs taken at once when a single row is multiplied."""
-
-
-def _stream(nest: _Nest, loops, columns: int, lanes: int) -> None:
-    """One row times a matrix: read the rhs row by row, in memory order, into a result in cache.
-
-    Sums in the same order as `_micro`, so a row has the same bits wherever it is in the batch.
-    """
-    emit, spec = nest.emit, nest.spec
-    dtype = nest.out.dtype
-    element = dtype.llvm
-    (loop,) = nest.reductions
-    depth = nest.extents[loop]
-    base = nest.place(nest.out, spec.out, {**loops, nest.vector: 0})
-    emit.declare(f"declare {element} @llvm.fma.f{dtype.bits}({element}, {element}, {element})")
-
-    def cell(j: Index) -> str:
-        return _pointer(emit, nest.out, emit.iadd(base, j))
-
-    with emit.loop(0, columns) as j:
-        emit.store_to(cell(j), dtype, literal(0, dtype))
-    whole = emit.imul(emit.idiv(depth, _STREAMED), _STREAMED)
-    for low, high, count in ((0, whole, _STREAMED), (whole, depth, 1)):
-        if low == high:
-            continue
-        with emit.loop(low, high, count) as k, emit.scope():
-            factors, lines = [], []
-            for step in range(count):
-                at = {**loops, loop: emit.iadd(k, step), nest.vector: 0}
-                factors.append(emit.load_from(
-                    _pointer(emit, nest.lhs, nest.place(nest.lhs, spec.lhs, at)), dtype))
-                lines.append(nest.place(nest.rhs, spec.rhs, at))
-            with emit.loop(0, columns) as j:
-                place = cell(j)
-                total = emit.load_from(place, dtype)
-                for factor, line in zip(factors, lines, strict=True):
-                    other = emit.load_from(_pointer(emit, nest.rhs, emit.iadd(line, j)), dtype)
-                    total = emit.inst(f"call {element} @llvm.fma.f{dtype.bits}({element} {factor},"
-                                      f" {element} {other}, {element} {total})")
-                emit.store_to(place, dtype, total)
 
 
 def _micro(nest: _Nest, loops, row, rows: int, lanes: int, vectors: int, masked: int) -> None:
@@ -334,8 +253,7 @@ def _micro(nest: _Nest, loops, row, rows: int, lanes: int, vectors: int, masked:
     cells = [[f"%{emit.fresh('acc')}" for _ in range(vectors)] for _ in range(rows)]
     for cell in (c for line in cells for c in line):
         emit.entry.append(f"  {cell} = alloca {vector}, align 64")
-        if not nest.accumulates:
-            emit.do(f"store {vector} zeroinitializer, ptr {cell}, align 64")
+        emit.do(f"store {vector} zeroinitializer, ptr {cell}, align 64")
 
     def results():
         """`(accumulator, pointer, is masked)` of every vector of the tile."""
@@ -351,10 +269,6 @@ def _micro(nest: _Nest, loops, row, rows: int, lanes: int, vectors: int, masked:
             return emit.inst(f"call {vector} @llvm.masked.load.{kind}.p0(ptr {pointer},"
                              f" i32 {size}, <{lanes} x i1> {mask}, {vector} zeroinitializer)")
         return emit.inst(f"load {vector}, ptr {pointer}, align {size}")
-
-    if nest.accumulates:
-        for cell, pointer, is_masked in results():
-            emit.do(f"store {vector} {load(pointer, is_masked)}, ptr {cell}, align 64")
 
     def step(at: dict[int, Index]) -> None:
         base = nest.place(nest.rhs, spec.rhs, at)

@@ -48,11 +48,11 @@ def convolution(emit: Emitter, op: Op, target: Target, outputs: Sequence[Output]
     _Convolution(emit, op, window, target, outputs).emit_phases()
 
 
-def best_rows(target: Target, dtype, rows: int, more: int, columns: int, depth: int, apart: int
+def best_rows(target: Target, dtype, rows: int, more: int, columns: int, close: bool, apart: int
               ) -> tuple[Tile, int]:
     """A tile for `rows` outputs side by side, `more` such rows that are neighbours in memory (1 if
-    they are not), and how many of these rows a tile has. Sums have `depth` products; elements of the
-    image for neighbouring outputs are `apart` bytes from each other."""
+    they are not), and how many of these rows a tile has. Is the kernel `close`, or read as seldom as
+    the image? Elements of the image for neighbouring outputs are `apart` bytes from each other."""
     lanes = target.tile.bits // dtype.bits
     # 512-bit targets broadcast from memory, so that only accumulators and columns need registers.
     budget = 28 if target.tile.bits == 512 else target.tile.rows * target.tile.vectors
@@ -68,7 +68,7 @@ def best_rows(target: Target, dtype, rows: int, more: int, columns: int, depth: 
         total = height * count
         reuse = total * vectors / (total + vectors)
         merit = used * min(1.0, 0.55 + 0.25 * reuse) * min(1.0, 0.4 + total * vectors / 20)
-        if depth * 64 * dtype.itemsize > _CLOSE_BYTES:
+        if not close:
             # The kernel comes from the second-level cache, once for a tile: tall ones read it less.
             merit *= min(1.0, 0.8 + total / 70)
         if apart % 4096 == 0 and total > 8:
@@ -97,9 +97,12 @@ class _Convolution:
         lanes = target.tile.bits // self.dtype.bits
         self.pitch = self.input_features + (lanes if uneven else 0)
         self.depth = math.prod(a.taps for a in self.axes) * window.channels
+        item = self.dtype.itemsize
+        close = self.depth * 4 * lanes * item <= _CLOSE_BYTES or (
+            not self.copies and window.features <= 4 * lanes)
         self.tile, self.stacked = best_rows(
-            target, self.dtype, min(p.count for p in wide.parts), tall, window.features, self.depth,
-            wide.stride * self.pitch * self.dtype.itemsize)
+            target, self.dtype, min(p.count for p in wide.parts), tall, window.features, close,
+            wide.stride * self.pitch * item)
         self.width = self.tile.rows // self.stacked
         self.nr = self.tile.columns
         self.product = Product(self.dtype, self.dtype)

@@ -217,11 +217,11 @@ class _Depthwise(_Vectors):
             return
         for u, cell in enumerate(cells):
             self.put(self.at(self.buffer, u * self.lanes), self.get(cell))
-        columns = emit.imin(emit.isub(self.channels, c), self.lanes) if mask else self.lanes
-        with emit.loop(emit.isub(new, start), len(cells)) as u, emit.scope():
-            column = emit.iadd(emit.imul(emit.iadd(start, u), line.step), part.start)
+        columns: Index = emit.imin(emit.isub(self.channels, c), self.lanes) if mask else self.lanes
+        with emit.loop(emit.isub(new, start), len(cells)) as number, emit.scope():
+            column = emit.iadd(emit.imul(emit.iadd(start, number), line.step), part.start)
             index = [self.n, output, column] if len(self.out.shape) == 4 else [self.n, column]
-            values = self.at(self.buffer, emit.imul(u, self.lanes))
+            values = self.at(self.buffer, emit.imul(number, self.lanes))
             with emit.loop(0, columns) as j, emit.scope():
                 self._finish(self.at(values, j), [*index, emit.iadd(c, j)])
 

@@ -83,6 +83,8 @@ class _WeightGradient:
         step = wide.spacing * self.channels * item
         # Pixels 1 KB apart or more share few sets of the first-level cache.
         self.pitch = self.channels + (64 // item if step % 1024 == 0 else 0)
+        # The image is read where it is, if it is all there.
+        self.copies = self.pitch != self.channels or not all(a.inside for a in self.axes)
         self.joined = self.pitch == self.channels and wide.stride == 1 and window.groups == 1
         self.rows = window.channels * (wide.out if self.joined else 1)
         self.tile = _best_tile(target, self.dtype, self.rows, window.features)
@@ -155,7 +157,7 @@ class _WeightGradient:
         total = emit.imax(total, 1) if self.parts == 1 else total
         first = emit.idiv(emit.imul(part, total), self.parts)
         last = emit.idiv(emit.imul(emit.iadd(part, 1), total), self.parts)
-        image_size = math.prod(self.reach) * self.pitch
+        image_size = math.prod(self.reach) * self.pitch if self.copies else 0
         panel_size = self.images * math.prod(self.sizes) * self.nr
         memory = emit.workspace((self.images * image_size + panel_size) * item + 64)
         packed = place(emit, self.dtype, memory, -(-self.images * image_size // 16) * 16)
@@ -175,12 +177,24 @@ class _WeightGradient:
                 counts.insert(0, emit.isub(stop, start))
             n = emit.imul(rest, self.images)
             images = emit.imin(emit.isub(emit.extent(self.image, 0), n), self.images)
-            with emit.loop(0, images) as i, emit.scope():
-                self._copy_image(memory, emit.iadd(n, i), emit.imul(i, image_size), low)
+            image = memory
+            if self.copies:
+                with emit.loop(0, images) as i, emit.scope():
+                    self._copy_image(memory, emit.iadd(n, i), emit.imul(i, image_size), low)
+            else:
+                image = self._first_pixel(n, low)
             with emit.loop(0, self.window.groups) as group, emit.scope(), \
                     emit.loop(begin, end) as panel, emit.scope():
                 self._pack_gradient(packed, n, images, low, counts, group, panel)
-                self._products(memory, packed, sums, images, counts, group, panel, add)
+                self._products(image, packed, sums, images, counts, group, panel, add)
+
+    def _first_pixel(self, n: Index, low: list[Index]) -> str:
+        """Where what a block reads of an image begins."""
+        emit, at = self.emit, n
+        for axis, start in zip(self.axes, low, strict=True):
+            at = emit.iadd(emit.imul(at, axis.size),
+                           emit.iadd(emit.imul(start, axis.spacing), axis.first))
+        return place(emit, self.dtype, emit.pointers[self.image], emit.imul(at, self.channels))
 
     def _copy_image(self, memory: str, n: Index, offset: Index, low: list[Index]) -> None:
         """What a block reads of an image."""
@@ -239,8 +253,9 @@ class _WeightGradient:
                   group: Index, panel: Index, add: str) -> None:
         """Add a block's products of a panel of features, all taps and channels."""
         emit, axes = self.emit, self.axes
-        pitches = [math.prod(self.reach[i + 1:]) * self.pitch for i in range(len(axes))]
-        outer = (math.prod(self.reach) * self.pitch,
+        sizes = self.reach if self.copies else [a.size for a in axes]
+        pitches = [math.prod(sizes[i + 1:]) * self.pitch for i in range(len(axes))]
+        outer = (math.prod(sizes) * self.pitch,
                  *(a.spacing * p for a, p in zip(axes[:-1], pitches, strict=False)))
         wide = axes[-1]
         micro = Micro(self.product, self.tile, 1, wide.spacing * self.pitch, self.nr, self.features,
