@@ -1,4 +1,4 @@
-"""Long short-term memory: a task is a few rows of the batch, through all steps of time.
+"""Recurrent cells, LSTM and GRU: a task is a few rows of the batch, through all steps of time.
 
 Rows do not depend on each other, so nobody waits between steps, and states stay in the cache. A first
 phase packs the weights once for all.
@@ -28,113 +28,32 @@ def backward(emit: Emitter, op: Op) -> None:
     _Lstm(emit, op).backward()
 
 
-class _Lstm:
+def gru_forward(emit: Emitter, op: Op) -> None:
+    """The kernel of `tfn.gru`."""
+    _Gru(emit, op).forward()
+
+
+def gru_backward(emit: Emitter, op: Op) -> None:
+    """The kernel of `tfn.gru_backward`."""
+    _Gru(emit, op).backward()
+
+
+class _Recurrent:
+    """What cells have in common. `blocks` is the number of gates."""
+
+    blocks = 4
+
     def __init__(self, emit: Emitter, op: Op):
         self.emit, self.op = emit, op
-        self.sequence, self.weights = op.operands[0], op.operands[3]
-        _, steps, gates = self.sequence.shape
+        self.sequence, self.weights = op.operands[0], op.operands[-1]
+        _, steps, _ = self.sequence.shape
+        _, gates = self.weights.shape
         assert isinstance(steps, int) and isinstance(gates, int)
-        self.steps, self.gates, self.units = steps, gates, gates // 4
+        self.steps, self.gates, self.units = steps, gates, gates // self.blocks
         self.dtype = self.sequence.dtype
         self.product = Product(self.dtype, self.dtype)
         self.line = gates + 16
         """Numbers between rows of gates: not a power of two, which would share a cache set."""
-
-    def forward(self) -> None:
-        emit, units = self.emit, self.units
-        sequence, first_h, first_c, _ = self.op.operands
-        outputs, cells, gates = self.op.results
-        self._pack(self.gates, units, self.gates, 1)
-        with emit.phase(self._work()):
-            h, c, z = self._workspace(units, units, self.line)
-            with emit.loop("%first", "%last") as task, emit.scope():
-                row, rows = self._rows(task)
-                with emit.loop(0, rows) as r, emit.scope(), emit.loop(0, units) as j, emit.scope():
-                    b = emit.iadd(row, r)
-                    for value, memory in ((first_h, h), (first_c, c)):
-                        self._put(memory, emit.iadd(emit.imul(r, units), j), emit.load(value, (b, j)))
-                with emit.loop(0, self.steps) as t, emit.scope():
-                    self._multiply(h, units, z, self.line, rows, self.gates, units)
-                    with emit.loop(0, rows) as r, emit.scope():
-                        b = emit.iadd(row, r)
-                        given = emit.pointer(sequence, (b, t, 0))
-                        own = self._at(z, emit.imul(r, self.line))
-                        state_h, state_c = (self._at(m, emit.imul(r, units)) for m in (h, c))
-                        targets = [(emit.pointer(v, (b, t, 0)) if v in emit.pointers else "")
-                                   for v in (outputs, cells, gates)]
-                        with emit.loop(0, units) as j, emit.scope():
-                            self._step(given, own, state_h, state_c, targets, j)
-
-    def _step(self, given: str, own: str, state_h: str, state_c: str, targets: list[str], j: Index
-              ) -> None:
-        """One number of the new state."""
-        emit, dtype = self.emit, self.dtype
-        active = []
-        for gate, function in enumerate(("logistic", "logistic", "tanh", "logistic")):
-            place = emit.iadd(j, gate * self.units)
-            total = self._binary("fadd", self._get(own, place), self._get(given, place))
-            active.append(emit.math(function, dtype, total))
-        i, f, g, o = active
-        kept = self._binary("fmul", f, self._get(state_c, j))
-        cell = self._binary("fadd", kept, self._binary("fmul", i, g))
-        output = self._binary("fmul", o, emit.math("tanh", dtype, cell))
-        self._put(state_c, j, cell)
-        self._put(state_h, j, output)
-        for target, number in zip(targets, (output, cell), strict=False):
-            if target:
-                self._put(target, j, number)
-        if targets[2]:
-            for gate, number in enumerate(active):
-                self._put(targets[2], emit.iadd(j, gate * self.units), number)
-
-    def backward(self) -> None:
-        emit, units = self.emit, self.units
-        gates, cells, first_c, _, dh, dc = self.op.operands
-        slopes, dh0, dc0 = self.op.results
-        self._pack(units, self.gates, 1, self.gates)
-        with emit.phase(self._work()):
-            h_back, c_back, z = self._workspace(units, units, self.line)
-            with emit.loop("%first", "%last") as task, emit.scope():
-                row, rows = self._rows(task)
-                with emit.loop(0, emit.imul(rows, units)) as i, emit.scope():
-                    for memory in (h_back, c_back):
-                        self._put(memory, i, emit.constant(0, self.dtype))
-                with emit.loop(0, self.steps) as done, emit.scope():
-                    t = emit.isub(self.steps - 1, done)
-                    with emit.loop(0, rows) as r, emit.scope():
-                        b = emit.iadd(row, r)
-                        places = [emit.pointer(v, (b, t, 0)) for v in (gates, cells, dh, dc)]
-                        earlier = emit.pointer(cells, (b, emit.imax(emit.isub(t, 1), 0), 0))
-                        before = emit.inst(f"select i1 {emit.icompare('sgt', t, 0)}, ptr {earlier},"
-                                           f" ptr {emit.pointer(first_c, (b, 0))}")
-                        own = self._at(z, emit.imul(r, self.line))
-                        back = [self._at(m, emit.imul(r, units)) for m in (h_back, c_back)]
-                        target = emit.pointer(slopes, (b, t, 0)) if slopes in emit.pointers else ""
-                        with emit.loop(0, units) as j, emit.scope():
-                            self._step_back(places, before, own, back, target, j)
-                    self._multiply(z, self.line, h_back, units, rows, units, self.gates)
-                for value, memory in ((dh0, h_back), (dc0, c_back)):
-                    if value in emit.pointers:
-                        self._write(value, memory, row, rows)
-
-    def _step_back(self, places: list[str], before: str, own: str, back: list[str], target: str,
-                   j: Index) -> None:
-        """The cotangents of the four gates of one number of the state."""
-        emit, times = self.emit, self._times
-        gates, cells, dh, dc = places
-        i, f, g, o = (self._get(gates, emit.iadd(j, gate * self.units)) for gate in range(4))
-        grown = emit.math("tanh", self.dtype, self._get(cells, j))
-        dh = self._binary("fadd", self._get(dh, j), self._get(back[0], j))
-        dc = self._binary("fadd", self._get(dc, j), self._get(back[1], j))
-        dc = self._binary("fadd", dc, times(dh, o, self._rest(grown, grown)))
-        found = (times(dc, g, self._rest_of(i)), times(dc, self._get(before, j), self._rest_of(f)),
-                 times(dc, i, self._rest(g, g)), times(dh, grown, self._rest_of(o)))
-        self._put(back[1], j, times(dc, f))
-        for gate, number in enumerate(found):
-            place = emit.iadd(j, gate * self.units)
-            self._put(own, place, number)
-            if target:
-                self._put(target, place, number)
 
     # -- numbers ------------------------------------------------------------------------------------
 
@@ -195,15 +114,15 @@ class _Lstm:
             packer.panel(source, self._at(self.packed, emit.imul(panel, self.panel)), by_k, by_column,
                          depth, emit.isub(columns, column))
 
-    def _multiply(self, a: str, a_row: int, c: str, c_row: int, rows: Index, columns: int, depth: int
-                  ) -> None:
-        """Rows of a times the packed weights."""
+    def _multiply(self, a: str, a_row: int, c: str, c_row: int, rows: Index, columns: int, depth: int,
+                  add: str = "false") -> None:
+        """c (+)= rows of a times the packed weights."""
         emit, tile = self.emit, self.tile
         micro = Micro(self.product, tile, a_row, 1, tile.columns, c_row, True)
         with emit.loop(0, columns, tile.columns) as column, emit.scope():
             b = self._at(self.packed, emit.imul(emit.idiv(column, tile.columns), self.panel))
             multiply_panel(emit, micro, a, b, self._at(c, column), rows,
-                           emit.imin(emit.isub(columns, column), tile.columns), depth, "false")
+                           emit.imin(emit.isub(columns, column), tile.columns), depth, add)
 
     def _write(self, value: Value, source: str, row: Index, rows: Index) -> None:
         emit = self.emit
@@ -211,3 +130,198 @@ class _Lstm:
             target = emit.pointer(value, (emit.iadd(row, r), 0))
             with emit.loop(0, self.units) as j:
                 self._put(target, j, self._get(source, emit.iadd(emit.imul(r, self.units), j)))
+
+
+class _Lstm(_Recurrent):
+    def forward(self) -> None:
+        emit, units = self.emit, self.units
+        sequence, first_h, first_c, _ = self.op.operands
+        outputs, cells, gates = self.op.results
+        self._pack(self.gates, units, self.gates, 1)
+        with emit.phase(self._work()):
+            h, c, z = self._workspace(units, units, self.line)
+            with emit.loop("%first", "%last") as task, emit.scope():
+                row, rows = self._rows(task)
+                with emit.loop(0, rows) as r, emit.scope(), emit.loop(0, units) as j, emit.scope():
+                    b = emit.iadd(row, r)
+                    for value, memory in ((first_h, h), (first_c, c)):
+                        self._put(memory, emit.iadd(emit.imul(r, units), j), emit.load(value, (b, j)))
+                with emit.loop(0, self.steps) as t, emit.scope():
+                    self._multiply(h, units, z, self.line, rows, self.gates, units)
+                    with emit.loop(0, rows) as r, emit.scope():
+                        b = emit.iadd(row, r)
+                        given = emit.pointer(sequence, (b, t, 0))
+                        own = self._at(z, emit.imul(r, self.line))
+                        state_h, state_c = (self._at(m, emit.imul(r, units)) for m in (h, c))
+                        targets = [(emit.pointer(v, (b, t, 0)) if v in emit.pointers else "")
+                                   for v in (outputs, cells, gates)]
+                        with emit.loop(0, units) as j, emit.scope():
+                            self._step(given, own, state_h, state_c, targets, j)
+
+    def _step(self, given: str, own: str, state_h: str, state_c: str, targets: list[str], j: Index
+              ) -> None:
+        """One number of the new state."""
+        emit, dtype = self.emit, self.dtype
+        active = []
+        for gate, function in enumerate(("logistic", "logistic", "tanh", "logistic")):
+            place = emit.iadd(j, gate * self.units)
+            total = self._binary("fadd", self._get(own, place), self._get(given, place))
+            active.append(emit.math(function, dtype, total))
+        i, f, g, o = active
+        kept = self._binary("fmul", f, self._get(state_c, j))
+        cell = self._binary("fadd", kept, self._binary("fmul", i, g))
+        output = self._binary("fmul", o, emit.math("tanh", dtype, cell))
+        self._put(state_c, j, cell)
+        self._put(state_h, j, output)
+        for target, number in zip(targets, (output, cell), strict=False):
+            if target:
+                self._put(target, j, number)
+        if targets[2]:
+            for gate, number in enumerate(active):
+                self._put(targets[2], emit.iadd(j, gate * self.units), number)
+
+    def backward(self) -> None:
+        emit, units = self.emit, self.units
+        gates, cells, first_c, dh, dc, _ = self.op.operands
+        slopes, dh0, dc0 = self.op.results
+        self._pack(units, self.gates, 1, self.gates)
+        with emit.phase(self._work()):
+            h_back, c_back, z = self._workspace(units, units, self.line)
+            with emit.loop("%first", "%last") as task, emit.scope():
+                row, rows = self._rows(task)
+                with emit.loop(0, emit.imul(rows, units)) as i, emit.scope():
+                    for memory in (h_back, c_back):
+                        self._put(memory, i, emit.constant(0, self.dtype))
+                with emit.loop(0, self.steps) as done, emit.scope():
+                    t = emit.isub(self.steps - 1, done)
+                    with emit.loop(0, rows) as r, emit.scope():
+                        b = emit.iadd(row, r)
+                        places = [emit.pointer(v, (b, t, 0)) for v in (gates, cells, dh, dc)]
+                        earlier = emit.pointer(cells, (b, emit.imax(emit.isub(t, 1), 0), 0))
+                        before = emit.inst(f"select i1 {emit.icompare('sgt', t, 0)}, ptr {earlier},"
+                                           f" ptr {emit.pointer(first_c, (b, 0))}")
+                        own = self._at(z, emit.imul(r, self.line))
+                        back = [self._at(m, emit.imul(r, units)) for m in (h_back, c_back)]
+                        target = emit.pointer(slopes, (b, t, 0)) if slopes in emit.pointers else ""
+                        with emit.loop(0, units) as j, emit.scope():
+                            self._step_back(places, before, own, back, target, j)
+                    self._multiply(z, self.line, h_back, units, rows, units, self.gates)
+                for value, memory in ((dh0, h_back), (dc0, c_back)):
+                    if value in emit.pointers:
+                        self._write(value, memory, row, rows)
+
+    def _step_back(self, places: list[str], before: str, own: str, back: list[str], target: str,
+                   j: Index) -> None:
+        """The cotangents of the four gates of one number of the state."""
+        emit, times = self.emit, self._times
+        gates, cells, dh, dc = places
+        i, f, g, o = (self._get(gates, emit.iadd(j, gate * self.units)) for gate in range(4))
+        grown = emit.math("tanh", self.dtype, self._get(cells, j))
+        dh = self._binary("fadd", self._get(dh, j), self._get(back[0], j))
+        dc = self._binary("fadd", self._get(dc, j), self._get(back[1], j))
+        dc = self._binary("fadd", dc, times(dh, o, self._rest(grown, grown)))
+        found = (times(dc, g, self._rest_of(i)), times(dc, self._get(before, j), self._rest_of(f)),
+                 times(dc, i, self._rest(g, g)), times(dh, grown, self._rest_of(o)))
+        self._put(back[1], j, times(dc, f))
+        for gate, number in enumerate(found):
+            place = emit.iadd(j, gate * self.units)
+            self._put(own, place, number)
+            if target:
+                self._put(target, place, number)
+
+
+class _Gru(_Recurrent):
+    """Three gates: update, reset, candidate. What is kept of a step are their values after activation
+    and the state's share of the candidate before the reset."""
+
+    blocks = 3
+
+    def forward(self) -> None:
+        emit, units = self.emit, self.units
+        sequence, first, bias, _ = self.op.operands
+        outputs, kept = self.op.results
+        self._pack(self.gates, units, self.gates, 1)
+        with emit.phase(self._work()):
+            h, z = self._workspace(units, self.line)
+            with emit.loop("%first", "%last") as task, emit.scope():
+                row, rows = self._rows(task)
+                with emit.loop(0, rows) as r, emit.scope(), emit.loop(0, units) as j, emit.scope():
+                    self._put(h, emit.iadd(emit.imul(r, units), j),
+                              emit.load(first, (emit.iadd(row, r), j)))
+                with emit.loop(0, self.steps) as t, emit.scope():
+                    self._multiply(h, units, z, self.line, rows, self.gates, units)
+                    with emit.loop(0, rows) as r, emit.scope():
+                        b = emit.iadd(row, r)
+                        places = (emit.pointer(sequence, (b, t, 0)), emit.pointers[bias],
+                                  self._at(z, emit.imul(r, self.line)),
+                                  self._at(h, emit.imul(r, units)))
+                        targets = [(emit.pointer(v, (b, t, 0)) if v in emit.pointers else "")
+                                   for v in (outputs, kept)]
+                        with emit.loop(0, units) as j, emit.scope():
+                            self._step(*places, targets, j)
+
+    def _step(self, given: str, bias: str, own: str, state: str, targets: list[str], j: Index) -> None:
+        """One number of the new state."""
+        emit, dtype = self.emit, self.dtype
+        places = [emit.iadd(j, gate * self.units) for gate in range(3)]
+        shares = [self._binary("fadd", self._get(own, p), self._get(bias, p)) for p in places]
+        inputs = [self._get(given, p) for p in places]
+        update, reset = (emit.math("logistic", dtype, self._binary("fadd", x, s))
+                         for x, s in zip(inputs[:2], shares[:2], strict=True))
+        candidate = emit.math("tanh", dtype, self._binary("fadd", inputs[2],
+                                                          self._times(reset, shares[2])))
+        change = self._times(update, self._binary("fsub", self._get(state, j), candidate))
+        number = self._binary("fadd", candidate, change)
+        self._put(state, j, number)
+        if targets[0]:
+            self._put(targets[0], j, number)
+        if targets[1]:
+            for gate, value in enumerate((update, reset, candidate, shares[2])):
+                self._put(targets[1], emit.iadd(j, gate * self.units), value)
+
+    def backward(self) -> None:
+        emit, units = self.emit, self.units
+        outputs_ct, kept, outputs, first, _ = self.op.operands
+        slopes, dh0 = self.op.results
+        self._pack(units, self.gates, 1, self.gates)
+        with emit.phase(self._work()):
+            back, z = self._workspace(units, self.line)
+            with emit.loop("%first", "%last") as task, emit.scope():
+                row, rows = self._rows(task)
+                with emit.loop(0, emit.imul(rows, units)) as i, emit.scope():
+                    self._put(back, i, emit.constant(0, self.dtype))
+                with emit.loop(0, self.steps) as done, emit.scope():
+                    t = emit.isub(self.steps - 1, done)
+                    with emit.loop(0, rows) as r, emit.scope():
+                        b = emit.iadd(row, r)
+                        earlier = emit.pointer(outputs, (b, emit.imax(emit.isub(t, 1), 0), 0))
+                        before = emit.inst(f"select i1 {emit.icompare('sgt', t, 0)}, ptr {earlier},"
+                                           f" ptr {emit.pointer(first, (b, 0))}")
+                        places = (emit.pointer(outputs_ct, (b, t, 0)), emit.pointer(kept, (b, t, 0)),
+                                  before, self._at(z, emit.imul(r, self.line)),
+                                  self._at(back, emit.imul(r, units)))
+                        target = emit.pointer(slopes, (b, t, 0)) if slopes in emit.pointers else ""
+                        with emit.loop(0, units) as j, emit.scope():
+                            self._step_back(*places, target, j)
+                    self._multiply(z, self.line, back, units, rows, units, self.gates, "true")
+                if dh0 in emit.pointers:
+                    self._write(dh0, back, row, rows)
+
+    def _step_back(self, ct: str, kept: str, before: str, own: str, back: str, target: str, j: Index
+                   ) -> None:
+        """The cotangents of the three gates of one number of the state."""
+        emit, times = self.emit, self._times
+        update, reset, candidate, share = (
+            self._get(kept, emit.iadd(j, gate * self.units)) for gate in range(4))
+        dh = self._binary("fadd", self._get(ct, j), self._get(back, j))
+        step = self._binary("fsub", self._get(before, j), candidate)
+        of_update = times(dh, step, self._rest_of(update))
+        rest = self._binary("fsub", emit.constant(1, self.dtype), update)
+        of_candidate = times(dh, rest, self._rest(candidate, candidate))
+        of_reset = times(of_candidate, share, self._rest_of(reset))
+        self._put(back, j, times(dh, update))
+        for gate, number in enumerate((of_update, of_reset, of_candidate)):
+            place = emit.iadd(j, gate * self.units)
+            if target:
+                self._put(target, place, number)
+            self._put(own, place, times(number, reset) if gate == 2 else number)

@@ -60,7 +60,7 @@ from .rearrange import (
     space_to_depth,
     unfold,
 )
-from .recurrent import lstm
+from .recurrent import gru, lstm
 
 
 def embedding(table, ids):
@@ -71,7 +71,7 @@ def embedding(table, ids):
 __all__ = [
     "adaptive_average_pool", "adaptive_max_pool", "average_pool", "avg_pool",
     "batch_normalization", "celu", "conv", "conv_transpose", "depth_to_space", "depthwise_conv",
-    "dot_product_attention", "elu", "embedding", "fold", "gelu", "glu", "hard_shrink",
+    "dot_product_attention", "elu", "embedding", "fold", "gelu", "glu", "gru", "hard_shrink",
     "hard_sigmoid", "hard_silu", "hard_tanh", "layer_normalization", "leaky_relu", "log_sigmoid",
     "log_softmax", "lstm", "max_pool", "moments", "multi_hot", "one_hot", "pick", "psnr", "relu",
     "relu6", "rms_normalization", "same_padding", "selu", "separable_conv", "sigmoid",

@@ -1,5 +1,5 @@
-"""Long short-term memory as one op each way: what the composites `tfn.lstm` and `tfn.lstm_backward`
-become (`nn/recurrent.py` makes them, `codegen/recurrent.py` their kernels)."""
+"""Recurrent layers as one op each way: what the composites `tfn.lstm` and `tfn.gru` and those of their
+derivatives become (`nn/recurrent.py` makes them, `codegen/recurrent.py` their kernels)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Lstm(Kept):
 
 @op("tfn.lstm_backward")
 class LstmBackward(Kept):
-    """Cotangents of the gates and states, from gates, cells, the first cell, the weights, and the
-    cotangents of outputs and cells."""
+    """Cotangents of the gates and states, from gates, cells, the first cell, the cotangents of outputs
+    and cells, and the weights."""
 
-    unbatched = (3,)
+    unbatched = (5,)
 
     def kernel(emit, op):
         from ..codegen.recurrent import backward
@@ -35,9 +35,36 @@ class LstmBackward(Kept):
         backward(emit, op)
 
 
+@op("tfn.gru")
+class Gru(Kept):
+    """Outputs and what the derivative needs of all steps, from the inputs' share of the gates, the
+    state, and the bias and the weights of the state's share."""
+
+    unbatched = (2, 3)
+
+    def kernel(emit, op):
+        from ..codegen.recurrent import gru_forward
+
+        gru_forward(emit, op)
+
+
+@op("tfn.gru_backward")
+class GruBackward(Kept):
+    """Cotangents of the inputs' share of the gates and of the state, from those of outputs, what was
+    kept, outputs, the first state and the weights."""
+
+    unbatched = (4,)
+
+    def kernel(emit, op):
+        from ..codegen.recurrent import gru_backward
+
+        gru_backward(emit, op)
+
+
 def as_kernel(composite: Op) -> Op | None:
     """A composite as an op with a kernel, None for sizes and types that have none."""
-    sizes = [s for v in composite.operands for s in v.shape[1:]]
+    *states, weights = composite.operands
+    sizes = [*(s for v in states for s in v.shape[1:]), *weights.shape]
     dtypes = {v.dtype for v in composite.operands}
     fits = all(isinstance(s, int) and s > 0 for s in sizes) and len(dtypes) == 1
     return kept(composite) if fits and dtypes <= {F32, F64} else None

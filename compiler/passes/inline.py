@@ -15,6 +15,7 @@ from ..ops.control import INLINED, body_of
 KERNELS: dict[str, Callable[[Op], Op | None]] = {
     "tfn.attention": attention.as_kernel, "tfn.attention_backward": attention.as_kernel,
     "tfn.lstm": recurrent.as_kernel, "tfn.lstm_backward": recurrent.as_kernel,
+    "tfn.gru": recurrent.as_kernel, "tfn.gru_backward": recurrent.as_kernel,
 }
 """Composite -> the op that has a kernel for it, if it fits."""
 

@@ -91,19 +91,38 @@ def lstm(
 ) -> tuple[Any, Any, Any]:
     """`rnn` of an LSTM cell, with the state's part in one kernel (`compiler/nn/recurrent.py`). Raises
     `NotImplementedError`, so that Keras falls back on `rnn`, for what that does not do."""
-    usual = activation is activations.tanh and recurrent_activation is activations.sigmoid
-    if mask is not None or unroll or not usual:
-        raise NotImplementedError("this LSTM runs cell by cell")
-    x, h, c, own, recurrent = [convert_to_tensor(v) for v in (
-        inputs, initial_state_h, initial_state_c, kernel, recurrent_kernel)]
-    if len({v.dtype for v in (x, h, c, own, recurrent)}) > 1 or not (
-            isinstance(x.shape[1], int) and x.shape[1] > 0):
-        raise NotImplementedError("this LSTM runs cell by cell")
+    x, h, c, own, recurrent = _plain(
+        (inputs, initial_state_h, initial_state_c, kernel, recurrent_kernel),
+        mask is None and not unroll, activation, recurrent_activation)
     outputs, h, c = nn.lstm(x, h, c, own, recurrent, None if bias is None else convert_to_tensor(bias),
                             go_backwards)
     return h, outputs if return_sequences else outputs[:, -1:], [h, c]
 
 
-gru = missing("gru")
+def gru(
+    inputs: Any, initial_state: Any, mask: Any, kernel: Any, recurrent_kernel: Any, bias: Any,
+    activation: Any, recurrent_activation: Any, return_sequences: bool = False,
+    go_backwards: bool = False, unroll: bool = False, reset_after: bool = True,
+) -> tuple[Any, Any, Any]:
+    """`rnn` of a GRU cell, as `lstm`."""
+    x, h, own, recurrent = _plain(
+        (inputs, tree.flatten(initial_state)[0], kernel, recurrent_kernel),
+        mask is None and not unroll and reset_after, activation, recurrent_activation)
+    given, states = (None, None) if bias is None else (convert_to_tensor(bias)[i] for i in range(2))
+    outputs, h = nn.gru(x, h, own, recurrent, given, states, go_backwards)
+    return h, outputs if return_sequences else outputs[:, -1:], [h]
+
+
+def _plain(values: Sequence[Any], usual: bool, activation: Any, recurrent_activation: Any
+           ) -> list[Any]:
+    """The tensors of a layer that has a kernel; `NotImplementedError` for another."""
+    tensors = [convert_to_tensor(v) for v in values]
+    steps = tensors[0].shape[1]
+    if not (usual and activation is activations.tanh and recurrent_activation is activations.sigmoid
+            and len({t.dtype for t in tensors}) == 1 and isinstance(steps, int) and steps > 0):
+        raise NotImplementedError("this layer runs cell by cell")
+    return tensors
+
+
 bidirectional_lstm = missing("bidirectional_lstm")
 bidirectional_gru = missing("bidirectional_gru")

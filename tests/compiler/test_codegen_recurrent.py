@@ -48,7 +48,7 @@ def kernels(program, *arrays):
     types = [TensorType(a.shape, as_dtype(a.dtype)) for a in arrays]
     function, _ = trace(lambda *a: list(program(*a)), types)
     return [inner.name for op in run_passes(function, Target.host()).ops for region in op.regions
-            for inner in region.ops if inner.name.startswith("tfn.lstm")]
+            for inner in region.ops if inner.name.startswith(("tfn.lstm", "tfn.gru"))]
 
 
 @pytest.mark.parametrize("go_backwards", [False, True])
@@ -146,3 +146,51 @@ def test_kernels_that_do_not_fit_are_refused():
     x, h, c, kernel, weights, _ = arguments((3, 4, 5, 6))
     with pytest.raises(OpError, match=r"lstm of 6 units needs kernels with 24 columns, got \(5, 23\)"):
         nn.lstm(x, h, c, kernel[:, :23], weights)
+
+
+def gru_cells(xp, x, h, kernel, weights, bias, own_bias):
+    """A GRU step by step."""
+
+    def sigmoid(v):
+        return 1 / (1 + xp.exp(-v))
+
+    outputs = []
+    for t in range(x.shape[1]):
+        given = xp.split(x[:, t] @ kernel + bias, 3, axis=-1)
+        own = xp.split(h @ weights + own_bias, 3, axis=-1)
+        update, reset = sigmoid(given[0] + own[0]), sigmoid(given[1] + own[1])
+        h = update * h + (1 - update) * xp.tanh(given[2] + reset * own[2])
+        outputs.append(h)
+    return xp.stack(outputs, 1), h, h
+
+
+def gru_arguments(sizes, dtype=np.float32):
+    b, t, f, u = sizes
+    shapes = [(b, t, f), (b, u), (f, 3 * u), (u, 3 * u), (3 * u,), (3 * u,)]
+    return [(RNG.standard_normal(s) * 0.5).astype(dtype) for s in shapes]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_gru(sizes, dtype):
+    arrays = gru_arguments(sizes, dtype)
+    expected = gru_cells(np, *[a.astype(np.float64) for a in arrays])
+    bound = 2e-5 if dtype == np.float32 else 1e-12
+    for one, other in zip(jit(nn.gru)(*arrays), expected, strict=False):
+        np.testing.assert_allclose(np.asarray(one), other, rtol=0, atol=bound)
+    state = RNG.bit_generator.state
+    fused = losses(lambda *a: (*nn.gru(*a), nn.gru(*a)[1]), sizes)
+    RNG.bit_generator.state = state
+    plain = losses(lambda *a: gru_cells(tnp, *a), sizes)
+    every = tuple(range(6))
+    found, wanted = jit(grad(fused, argnums=every))(*arrays), grad(plain, argnums=every)(*arrays)
+    for one, other in zip(found, wanted, strict=True):
+        size = max(1, np.abs(np.asarray(other)).max())
+        np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=0, atol=bound * size)
+
+
+def test_gru_backwards_in_time():
+    arrays = gru_arguments((3, 5, 4, 8))
+    found = jit(lambda *a: nn.gru(*a, go_backwards=True)[0])(*arrays)
+    expected = gru_cells(np, arrays[0][:, ::-1], *arrays[1:])[0]
+    np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-5, atol=2e-6)
