@@ -318,11 +318,15 @@ def add_parts(emit: Emitter, dtype: DType, lanes: int, sums: str, result: str, s
             mask = lane_mask(emit, emit.isub(stop, i), lanes)
             emit.do(f"store {vector} zeroinitializer, ptr {cell}, align 64")
             with emit.loop(0, parts) as part, emit.scope():
-                here = mask
+                here, source = mask, part
                 if used is not None:
-                    here = emit.inst(f"select i1 {used(part)}, <{lanes} x i1> {mask},"
+                    # The last part has pixels if any has. Masked loads of pages that were never
+                    # written would take microseconds.
+                    is_used = used(part)
+                    here = emit.inst(f"select i1 {is_used}, <{lanes} x i1> {mask},"
                                      f" <{lanes} x i1> zeroinitializer")
-                pointer = place(emit, dtype, sums, emit.iadd(emit.imul(part, size), i))
+                    source = emit.inst(f"select i1 {is_used}, i64 {part}, i64 {parts - 1}")
+                pointer = place(emit, dtype, sums, emit.iadd(emit.imul(source, size), i))
                 value = emit.inst(
                     f"call {vector} @llvm.masked.load.{kind}.p0(ptr {pointer}, i32 {item},"
                     f" <{lanes} x i1> {here}, {vector} zeroinitializer)")
