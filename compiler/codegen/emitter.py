@@ -345,7 +345,8 @@ class Emitter(Text):
 
     def multiply_high(self, dtype: DType, x: str, y: str) -> str:
         """The upper half of the double-width product."""
-        kind, double = dtype.llvm, f"i{2 * dtype.bits}"
+        # LLVM stops the process at vectors of products of 2 or 4 bits: those are wide from the start.
+        kind, double = dtype.llvm, f"i{max(2 * dtype.bits, 32)}"
         extend = "sext" if dtype.kind == "int" else "zext"
         a, b = (self.inst(f"{extend} {kind} {v} to {double}") for v in (x, y))
         high = self.inst(f"lshr {double} {self.inst(f'mul {double} {a}, {b}')}, {dtype.bits}")

@@ -646,7 +646,7 @@ class DynamicUpdateSlice(OpDefinition):
     def evaluate(operands, attributes, regions, result_types):
         x, update, *starts = operands
         first = _clamped_start([x, *starts], update.shape)
-        result = x.copy()
+        result = np.array(x)
         result[tuple(slice(s, s + n) for s, n in zip(first, update.shape, strict=True))] = update
         return [result]
 

@@ -180,3 +180,16 @@ def test_an_iota_of_narrow_floats_is_rounded_before_it_is_used(dtype):
       return %1 : tensor<3000xf32>
     }}""")["main"]
     np.testing.assert_array_equal(compile_function(function)()[0], evaluate(function, [])[0])
+
+
+@pytest.mark.parametrize("dtype", ["ui2", "i2", "ui4", "i4", "i8", "ui16"])
+def test_the_upper_half_of_products_of_small_integers(dtype):
+    function = parse_module(f"""func.func @main(%x: tensor<64x{dtype}>, %y: tensor<64x{dtype}>)
+        -> tensor<64x{dtype}> {{
+      %0 = chlo.mulhi %x, %y : tensor<64x{dtype}>, tensor<64x{dtype}> -> tensor<64x{dtype}>
+      %1 = stablehlo.reverse %0, dims = [0] : tensor<64x{dtype}>
+      return %1 : tensor<64x{dtype}>
+    }}""")["main"]
+    kind = as_dtype(dtype).numpy
+    x, y = (np.arange(64)[::step].astype(np.int64).astype(kind) for step in (1, -1))
+    np.testing.assert_array_equal(compile_function(function)(x, y)[0], evaluate(function, [x, y])[0])
