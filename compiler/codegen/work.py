@@ -11,14 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..ir.core import Op, Value
-from ..ir.dims import Dim, Extent
+from ..ir.dims import Extent, nominal
 
 _WORTH_SHARING = 8e6
 """Picoseconds of work that repay waking the workers."""
 _SMALLEST_CHUNK = 2e6
 _CHUNKS_PER_THREAD = 8
-_NOMINAL = 32
-"""A size for symbolic dims where only ratios matter."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +53,11 @@ def _product(extents: Sequence[Extent], sizes: Mapping[str, int]) -> int:
     return math.prod(e if isinstance(e, int) else e.evaluate(sizes) for e in extents)
 
 
-_DEAR = frozenset("""
+DEAR = frozenset("""
     exponential log log_plus_one exponential_minus_one tanh logistic sine cosine tan power sqrt rsqrt
     cbrt atan2 divide remainder erf erf_inv
 """.split())
+"""Elementwise ops, without their dialects, that cost more than reading a number from memory."""
 
 
 def element_cost(ops: Sequence[Op], value: Value) -> int:
@@ -69,10 +68,10 @@ def element_cost(ops: Sequence[Op], value: Value) -> int:
         if not op.results:
             continue
         shape = op.operands[0].shape if op.name.startswith("stablehlo.reduce") else op.result.shape
-        weight = 400 if op.name.rpartition(".")[2] in _DEAR else 80
+        weight = 400 if op.name.rpartition(".")[2] in DEAR else 80
         total += weight * _nominal(shape) / own
     return max(1, int(total))
 
 
 def _nominal(shape: Sequence[Extent]) -> float:
-    return math.prod(float(_NOMINAL if isinstance(e, Dim) else e) for e in shape)
+    return math.prod(float(nominal(e)) for e in shape)

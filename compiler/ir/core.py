@@ -7,12 +7,13 @@ nothing here knows a particular op. Functions are not edited in place: a pass bu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from .dims import Dim, Extent, product
+from .dims import Dim, Extent, nominal, product
 from .dtypes import DType, FutureDType
 
 if TYPE_CHECKING:
@@ -91,6 +92,11 @@ class TensorType:
     @property
     def nbytes(self) -> Extent:
         return self.size * self.dtype.itemsize
+
+    @property
+    def nominal_bytes(self) -> int:
+        """Bytes to compare by: a symbolic dim counts as some number."""
+        return math.prod(map(nominal, self.shape)) * self.dtype.itemsize
 
     @property
     def is_static(self) -> bool:

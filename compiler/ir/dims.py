@@ -161,6 +161,14 @@ class Dim:
 Extent = int | Dim
 """The size of one axis."""
 
+_NOMINAL = 32
+
+
+def nominal(extent: Extent) -> int:
+    """A size to compare by when the named dims are not known."""
+    return extent if isinstance(extent, int) else extent.evaluate(
+        dict.fromkeys(extent.names, _NOMINAL))
+
 
 def _extent(terms: Mapping[str, int], constant: int) -> Extent:
     return Dim(terms, constant) if any(terms.values()) else constant

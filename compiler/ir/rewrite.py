@@ -37,10 +37,8 @@ class Rewriter:
 
     def copy(self, op: Op) -> Op:
         """Copy an old op with its operands mapped."""
-        new = Op(op.definition, [self[v] for v in op.operands], [r.type for r in op.results],
-                 op.attributes, [clone_block(r, self.values) for r in op.regions], op.location)
+        new = clone_op(op, self.values)
         self.block.ops.append(new)
-        self.values.update(zip(op.results, new.results, strict=True))
         return new
 
     def replace(self, op: Op, results: Sequence[Value]) -> None:
@@ -52,6 +50,15 @@ class Rewriter:
         self.block.returns = [self[v] for v in source.returns]
         return Function(source.name, self.block, source.argument_attributes,
                         source.result_attributes, source.public)
+
+
+def clone_op(op: Op, values: dict[Value, Value]) -> Op:
+    """A copy of `op` that reads what `values` says stands for its operands, which then says what stands
+    for its results."""
+    new = Op(op.definition, [values.get(v, v) for v in op.operands], [r.type for r in op.results],
+             op.attributes, [clone_block(r, values) for r in op.regions], op.location)
+    values.update(zip(op.results, new.results, strict=True))
+    return new
 
 
 def clone_block(block: Block, outer: Mapping[Value, Value]) -> Block:
@@ -66,12 +73,7 @@ def clone_block(block: Block, outer: Mapping[Value, Value]) -> Block:
     new = Block([a.type for a in block.arguments])
     values = dict(outer)
     values.update(zip(block.arguments, new.arguments, strict=True))
-    for op in block.ops:
-        copy = Op(op.definition, [values.get(o, o) for o in op.operands],
-                  [r.type for r in op.results], op.attributes,
-                  [clone_block(r, values) for r in op.regions], op.location)
-        new.ops.append(copy)
-        values.update(zip(op.results, copy.results, strict=True))
+    new.ops = [clone_op(op, values) for op in block.ops]
     new.returns = [values.get(v, v) for v in block.returns]
     return new
 

@@ -15,6 +15,7 @@ from .cse import cse
 from .dce import dce
 from .fold import fold
 from .fuse import fuse
+from .hoist import hoist
 from .inline import inline
 from .layout import layout
 from .quantized import lower_quantized
@@ -27,10 +28,12 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("quantized", lower_quantized),  # quantized numbers become the integers that store them
     ("complex", split_complex),  # complex numbers become pairs
     ("check", check_finite),     # under debug.check_nans: a flag per op
+    ("hoist", hoist),            # what loops compute anew and always the same, before them
     ("simplify", simplify),      # local algebra, exact in IEEE arithmetic
     ("fold", fold),              # ops on constants become constants
     ("cse", cse),                # one op per distinct computation
     ("layout", layout),          # contractions into streamable form
+    ("hoist2", hoist),           # what layout does to weights
     ("simplify2", simplify),     # transposes and reshapes that layout made adjacent
     ("cse2", cse),
     ("dce", dce),                # drop what nothing needs

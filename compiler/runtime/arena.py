@@ -11,11 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ir.dims import Dim, Extent
+from ..ir.dims import Dim, Extent, nominal
 
 ALIGNMENT = 64
-_NOMINAL = 32
-"""A size for symbolic dims when slots are compared."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +83,10 @@ def _slots(buffers: Sequence[Buffer], sizes: list[Extent]) -> tuple[list[Extent]
 
 
 def _best(size: Extent, slots: list[Extent], free: list[int]) -> int | None:
-    wanted = _nominal(size)
+    wanted = nominal(size)
 
     def waste(slot: int) -> tuple[int, int]:
-        have = _nominal(slots[slot])
+        have = nominal(slots[slot])
         return max(0, wanted - have), abs(have - wanted)
 
     return min(free, key=waste, default=None)
@@ -119,7 +117,3 @@ def _larger(a: Extent, b: Extent) -> Extent:
     for name, coefficient in terms.items():
         total = total + coefficient * Dim.named(name)
     return total
-
-
-def _nominal(size: Extent) -> int:
-    return size if isinstance(size, int) else size.evaluate(dict.fromkeys(size.names, _NOMINAL))

@@ -89,9 +89,10 @@ class TestInspect:
 
     def test_every_stage_that_is_listed(self, cli, program):
         stages = cli("inspect", "--stage", "list", "--json").json
-        assert list(stages) == ["parse", *(name for name, _ in PIPELINE), "plan"]
+        assert list(stages) == ["parse", *(name for name, _ in PIPELINE), "plan", "profile"]
         assert all(len(text) > 10 for text in stages.values())
-        for stage in stages:
+        assert "square.mlir" in cli("inspect", program, "--stage", "profile").out
+        for stage in list(stages)[:-1]:
             assert "main" in cli("inspect", program, "--stage", stage).out
         assert "layout" in cli("inspect", "--stage", "list").out
 
