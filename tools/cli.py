@@ -101,6 +101,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _mistake(error: Exception) -> int:
     _show_traceback()
+    error = _core(error)
     errors.print(f"[bold red]error:[/] {_escaped(error)}", soft_wrap=True, highlight=False)
     return 2
 
@@ -111,6 +112,16 @@ def _defect(error: Exception) -> int:
         f"[bold red]tfn failed:[/] {type(error).__name__}: {_escaped(error)}\nThis is a defect of"
         " tfn. Please report it with what TFN_DEBUG=1 prints.", soft_wrap=True, highlight=False)
     return 1
+
+
+def _core(error: Exception) -> Exception:
+    """The mistake itself, where a layer of Keras has put words around it."""
+    from ..compiler.errors import TfnError
+
+    inner = error.__context__
+    while isinstance(inner, TfnError) and inner.message in str(error):
+        error, inner = inner, inner.__context__
+    return error
 
 
 def _escaped(error: Exception) -> str:

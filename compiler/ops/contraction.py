@@ -192,6 +192,9 @@ def convolution_defaults(attributes) -> dict:
         full.setdefault(name, (1,) * spatial)
     full.setdefault("padding", ((0, 0),) * spatial)
     full.setdefault("window_reversal", (False,) * spatial)
+    for name in ("window_strides", "padding", "lhs_dilation", "rhs_dilation", "window_reversal"):
+        # Texts in the wild have more entries than there are dims; what is too much says nothing.
+        full[name] = tuple(full[name])[:spatial]
     full.setdefault("feature_group_count", 1)
     full.setdefault("batch_group_count", 1)
     return full
@@ -217,7 +220,6 @@ def _check_layout(a: dict, rank: int) -> None:
                 " once")
     for constraint, name in (("C2", "window_strides"), ("C4", "padding"), ("C5", "lhs_dilation"),
                              ("C7", "rhs_dilation"), ("C9", "window_reversal")):
-        # Texts in the wild have more than there are dims; what is too much says nothing.
         require(len(a[name]) >= rank - 2, constraint,
                 f"`{name}` of convolution needs {rank - 2} entries, got {len(a[name])}")
     for constraint, name in (("C3", "window_strides"), ("C6", "lhs_dilation"), ("C8", "rhs_dilation")):

@@ -139,7 +139,7 @@ class TestModels:
 
     def test_a_branch_on_a_tensor(self, cli, recipe):
         path, place = self.with_layer(recipe, "x = x if keras.ops.sum(x) > 0 else -x")
-        cli("train", path).mistake(place, "Python branch", "not known while")
+        cli("train", path).mistake(place, "bool(), as in `if`", "not known while", "Use where()")
 
     def test_shapes_that_do_not_fit(self, cli, recipe):
         path, place = self.with_layer(recipe, "x = keras.ops.matmul(x, keras.ops.ones((5, 3)))")
