@@ -118,10 +118,12 @@ def _core(error: Exception) -> Exception:
     """The mistake itself, where a layer of Keras has put words around it."""
     from ..compiler.errors import TfnError
 
-    inner = error.__context__
+    core, inner = error, error.__context__
     while isinstance(inner, TfnError) and inner.message in str(error):
-        error, inner = inner, inner.__context__
-    return error
+        if inner.location is not None and getattr(core, "location", None) is None:
+            core = inner
+        inner = inner.__context__
+    return core
 
 
 def _escaped(error: Exception) -> str:
