@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from .codegen.target import Target
 from .dump import Stages
-from .errors import CompileError, OpError, TfnError, UnsupportedError, user_location
+from .errors import CompileError, OpError, TfnError, user_location
 from .ir.core import Function, Op
 from .ir.dims import Dim, Extent
 from .ir.verify import verify
@@ -23,12 +21,12 @@ from .passes import PIPELINE
 from .passes.inline import inline
 from .passes.regions import everywhere
 from .runtime import walk
-from .runtime.arena import ALIGNMENT
+from .runtime.bound import Bound, size_of
 from .runtime.cache import KERNELS
-from .runtime.host import HostCall
+from .runtime.locks import new_lock
+from .runtime.memory import aligned_copy
 from .runtime.plan import Plan, make_plan
 from .runtime.pool import pool
-from .runtime.processes import current_process
 
 
 class Communicator(Protocol):
@@ -37,20 +35,6 @@ class Communicator(Protocol):
     def entry(self, op: Op) -> tuple[int, int, int, int]:
         """`(function address, datatype, operation, communicator)` of a collective op. The function
         has the C signature MPI gives it: see `runtime.walk.COLLECTIVES`."""
-
-
-# Raw memory made by executables, the only memory donation may overwrite. A plain ndarray on purpose:
-# NumPy then makes it the `base` of every view of a result, so its reference count tells of views.
-_OWNED: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
-
-
-def allocate(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    """An uninitialised array of owned, 64-byte aligned memory."""
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    raw = np.empty(size + ALIGNMENT, np.uint8)
-    _OWNED[id(raw)] = raw
-    offset = -_pointer(raw) % ALIGNMENT
-    return np.ndarray(shape, dtype, buffer=raw, offset=offset)
 
 
 def run_passes(
@@ -134,10 +118,13 @@ class Executable:
         self._argument_types = [(a.shape, a.dtype.numpy) for a in function.arguments]
         self._scalars = [scalar_words(s.kernel.scalars) if s.kernel else None
                          for s in plan.steps]
-        self._constants = [_aligned_copy(c) for c in plan.constants]
+        self._constants = [aligned_copy(c) for c in plan.constants]
         self._addresses = [self._address(s) for s in plan.steps]
-        self._bound: dict[tuple, _Bound] = {}
-        self._lock = threading.Lock()
+        self._bound: dict[tuple, Bound] = {}
+        self._lock = new_lock()
+        self._runs_in: int | None = None
+        self.enter: Callable[..., Any] = lambda *arguments: NotImplemented
+        """Takes ndarrays that are exactly what was called with last; `NotImplemented` otherwise."""
         if walk.RECORDS.active:
             walk.RECORDS.executables.add(self)
 
@@ -158,19 +145,55 @@ class Executable:
         A donated argument's memory may come back as a result. Raises `OpError` when an argument
         does not fit its declared type.
         """
+        results = self.enter(*arguments)
+        return results if results is not NotImplemented else self._prepare(arguments)
+
+    def _prepare(self, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Call with arguments that the entry did not take: of other sizes, or to be copied."""
         sizes = self._check(arguments)
-        # A NumPy scalar has no memory of its own; asarray gives it some.
-        arrays = [a if type(a) is np.ndarray and a.flags.c_contiguous else np.asarray(a, order="C")
-                  for a in arguments]
         with self._lock:
             bound = self._bound.get(sizes)
             if bound is None:
-                bound = self._bound[sizes] = _Bound(self, dict(sizes))
-            return bound.run(arrays)
+                bound = self._bound[sizes] = self._bind(sizes)
+            self.enter = enter = self._locked(bound)
+        results = enter(*bound.fit(arguments))
+        assert results is not NotImplemented, "the entry refuses arguments that fit"
+        return results
+
+    def _bind(self, sizes: tuple) -> Bound:
+        return Bound(self.function, self.plan, self._constants, self._addresses, self._scalars,
+                     self.communicator, dict(sizes))
+
+    def _locked(self, bound: Bound) -> Callable[..., Any]:
+        """How `bound` is called. The interpreter's lock guards a short plan's arena; another plan is
+        run by one thread at a time, and a callback that calls its own program gets a fresh arena."""
+        if bound.is_short:
+            return bound.enter
+
+        def enter(*arrays: np.ndarray) -> Any:
+            if self._runs_in == threading.get_ident():
+                return self._again(arrays)
+            with self._lock:
+                results = bound.enter(*arrays)
+                if results is not NotImplemented:
+                    self._runs_in = threading.get_ident()
+                    try:
+                        bound.run()
+                    finally:
+                        self._runs_in = None
+                return results
+
+        return enter
+
+    def _again(self, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
+        bound = self._bind(self._check(arguments))
+        results = bound.enter(*bound.fit(arguments))
+        bound.run()
+        return results
 
     def peak_bytes(self, **sizes: int) -> int:
         """Bytes of the arena for given sizes of the symbolic dims."""
-        return _value(self.plan.arena_bytes, sizes)
+        return size_of(self.plan.arena_bytes, sizes)
 
     def _check(self, arguments) -> tuple:
         expected = self._argument_types
@@ -210,16 +233,6 @@ def _fits(actual: tuple[int, ...], declared: tuple[Extent, ...], sizes: dict[str
     return True
 
 
-def _value(extent: Extent, sizes) -> int:
-    return extent if isinstance(extent, int) else extent.evaluate(sizes)
-
-
-def _aligned_copy(array: np.ndarray) -> np.ndarray:
-    copy = allocate(array.shape, array.dtype)
-    copy[...] = array
-    return copy
-
-
 def scalar_words(scalars) -> np.ndarray | None:
     """Scalars as a kernel reads them: one 8-byte word each, f32 in the low half."""
     if not scalars:
@@ -230,119 +243,3 @@ def scalar_words(scalars) -> np.ndarray | None:
         raw = np.asarray(value).astype(wide).tobytes()
         words[i:i + 1].view(np.uint8)[: len(raw)] = np.frombuffer(raw, np.uint8)
     return words
-
-
-class _Bound:
-    """An executable for given sizes of the symbolic dims: table, arena, result shapes."""
-
-    def __init__(self, executable: Executable, sizes: dict[str, int]):
-        self.executable = executable
-        plan, function = executable.plan, executable.function
-        self.donations = plan.donations
-        self.results = [(tuple(_value(d, sizes) for d in r.shape), r.dtype.numpy)
-                        for r in function.returns]
-        self.arena = allocate((max(_value(plan.arena_bytes, sizes), 1),), np.dtype(np.uint8))
-        count = len(function.arguments)
-        constants = executable._constants
-        self._first_argument = 1 + len(constants)
-        self._first_result = self._first_argument + count
-        self.bases = np.zeros(self._first_result + len(self.results), np.int64)
-        self.bases[0] = self.arena.ctypes.data
-        for i, constant in enumerate(constants):
-            self.bases[1 + i] = constant.ctypes.data
-        numbers = {"arena": 0, "constant": 1, "argument": self._first_argument,
-                   "result": self._first_result}
-        table: list[int] = []
-        starts, jumps = [], []
-        widest = 2
-        self.host_calls: list[HostCall] = []
-        for step, address, scalars in zip(plan.steps, executable._addresses,
-                                          executable._scalars, strict=True):
-            starts.append(len(table))
-            pairs = [word for place in step.places
-                     for word in (numbers[place.base] + place.number,
-                                  _value(place.offset, sizes))]
-            if step.jump is not None:
-                jumps.append((len(table) + 1, step.jump.target))
-                table += [address, 0, step.jump.width, step.jump.unless, *(pairs or [0, 0])]
-                continue
-            host = step.host
-            if step.collective is not None and executable.communicator is None and (
-                    current_process() is not None):
-                host = step.collective
-            if host is not None:
-                call = HostCall(host, sizes)
-                self.host_calls.append(call)
-                address = call.address
-            extents = [_value(e, sizes) for e in step.extents]
-            chunk = step.work.chunk(sizes, pool().threads) if host is None else 0
-            if step.collective is not None and host is None:
-                extents += self._collective(step.collective)
-            table += [address, len(step.places), len(extents),
-                      0 if scalars is None else scalars.ctypes.data,
-                      step.work.tasks(sizes), chunk, step.phase, *pairs, *extents]
-            widest = max(widest, len(step.places))
-        starts.append(len(table))
-        for word, target in jumps:
-            table[word] = starts[target]
-        self.words = len(table)
-        self.table = np.array(table or [0], np.int64)
-        # The word before the pointers is the walker's stop flag.
-        self.scratch = np.zeros(1 + widest, np.int64)
-        for call in self.host_calls:
-            call.stop = self.scratch[:1]
-        self._call = walk.walker()
-        self._pointers = (self.table.ctypes.data, self.bases.ctypes.data,
-                          self.scratch.ctypes.data + 8, pool().address, pool().entry)
-
-    def _collective(self, op: Op) -> list[int]:
-        communicator = self.executable.communicator
-        if communicator is None:
-            raise UnsupportedError(
-                f"{op.name} needs a mesh: compile the program with a communicator", op.location)
-        address, datatype, operation, handle = communicator.entry(op)
-        return [datatype, operation, handle, address]
-
-    def run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        bases = self.bases
-        lent: dict[int, np.ndarray] = {}
-        for j, i in self.donations.items():
-            if not _may_overwrite(arrays, i):
-                arrays[i] = _aligned_copy(arrays[i])
-            lent[j] = arrays[i]
-        results = [lent[j] if j in lent else allocate(shape, dtype)
-                   for j, (shape, dtype) in enumerate(self.results)]
-        bases[self._first_argument:self._first_result] = [_pointer(a) for a in arrays]
-        bases[self._first_result:] = [_pointer(r) for r in results]
-        table, *others = self._pointers
-        self._call(table, self.words, *others)
-        if self.host_calls:
-            self._raise_failure()
-        return results
-
-    def _raise_failure(self) -> None:
-        self.scratch[0] = 0
-        for call in self.host_calls:
-            failure, call.failure = call.failure, None
-            if failure is not None:
-                raise failure
-
-
-def _pointer(array: np.ndarray) -> int:
-    return array.__array_interface__["data"][0]
-
-
-# References to the memory of an array nobody else views: the array's `base`, and the argument here.
-_UNSHARED = 2
-
-
-def _may_overwrite(arrays: list[np.ndarray], i: int) -> bool:
-    """Donated memory is overwritten only if an executable made it, nothing else views it (a NumPy
-    view a callback kept must not change), and no other argument is the same memory."""
-    array = arrays[i]
-    if array.base is None or _OWNED.get(id(array.base)) is not array.base:
-        return False
-    if sys.getrefcount(array.base) > _UNSHARED:
-        return False
-    return sum(a is array for a in arrays) == 1
-

@@ -160,9 +160,10 @@ def run_kernel(file: str | os.PathLike, arguments: Sequence[np.ndarray] | None =
     Raises `TfnError` when files are missing or the kernel was made for another machine, and
     `CompileError` when LLVM rejects the text.
     """
-    from .compile import allocate, scalar_words
+    from .compile import scalar_words
     from .ir.evaluator import evaluate
     from .ir.parser import parse_module
+    from .runtime.memory import allocate
 
     path = Path(file)
     for needed in (path, path.with_suffix(".json"), path.with_suffix(".mlir")):

@@ -37,10 +37,14 @@ class Work:
         """The number of tasks for given sizes of the symbolic dims."""
         return math.prod(-(-_product((e,), sizes) // step) for e, step in self.axes)
 
+    def picoseconds(self, sizes: Mapping[str, int]) -> int:
+        """The cost of all tasks."""
+        return self.tasks(sizes) * _product(self.cost, sizes)
+
     def chunk(self, sizes: Mapping[str, int], threads: int) -> int:
         """Tasks a thread takes at once; 0 where one thread should do them all."""
         tasks = self.tasks(sizes)
-        cost = tasks * _product(self.cost, sizes)
+        cost = self.picoseconds(sizes)
         if threads == 1 or tasks < 2 or cost < _WORTH_SHARING:
             return 0
         chunks = max(2, min(tasks, threads * _CHUNKS_PER_THREAD, int(cost // _SMALLEST_CHUNK)))

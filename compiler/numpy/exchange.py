@@ -49,7 +49,8 @@ def dlpack(x: Array, /, *, stream=None, max_version: tuple[int, int] | None = No
         raise ValueError(f"the CPU has no streams, got {stream!r}")
     if dl_device is not None and (int(dl_device[0]), dl_device[1]) != _CPU_DEVICE:
         raise BufferError(f"only DLPack device {_CPU_DEVICE} is supported, got {dl_device}")
-    data = x._data
+    # A view of its own: donated memory that a consumer sees is not overwritten.
+    data = x._data.view()
     code = _CODES.get(x.type.dtype)
     if x.type.dtype in MINIFLOATS and (code is None or x.type.dtype is F4E2M1FN):
         raise BufferError(f"DLPack has no unpacked element type {x.dtype}")

@@ -261,7 +261,16 @@ def walker():
 @functools.cache
 def _walker(timed: bool):
     signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 4)
-    return signature(_timed()[0] if timed else _address("tfn_walk"))
+    return signature(_walk_address(timed))
+
+
+def address() -> int:
+    """The address of the walker that `walker` gives."""
+    return _walk_address(RECORDS.active)
+
+
+def _walk_address(timed: bool) -> int:
+    return _timed()[0] if timed else _address("tfn_walk")
 
 
 def copy_address() -> int:

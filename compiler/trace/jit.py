@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import functools
 import inspect
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import DonatedError, TfnError, TraceError, user_location
-from ..ir.core import Function, TensorType
+from ..ir.core import Function, Location, TensorType
 from ..ir.defaults import default_float
+from ..ir.dtypes import DType
 from ..ops.host import CHECKS
+from ..runtime.locks import new_lock
 from ..runtime.walk import RECORDS
 from . import names, tree
 from .core import Array, Tracer, as_array, current_graph, shown, trace
@@ -84,20 +85,67 @@ def _refuse_leaf(leaves: Sequence[Any], called: Sequence[str], verb: str, rule: 
 class _Donated:
     """What an array holds once its memory was given away: any use of it is an error."""
 
-    __slots__ = ("_words",)
-    _words: str
+    __slots__ = ("_to", "_where")
+    _to: Callable
+    _where: Location | None
 
-    def __init__(self, words: str):
-        self._words = words
+    def __init__(self, to: Callable, where: Location | None):
+        self._to, self._where = to, where
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
         raise DonatedError(
-            f"this array was {self._words}, which may have written its result over it. Use the"
-            " result instead, keep a copy (numpy.array(x, copy=True)), or do not donate it",
+            f"this array was donated to {names.function_name(self._to)} at {self._where}, which may"
+            " have written its result over it. Use the result instead, keep a copy"
+            " (numpy.array(x, copy=True)), or do not donate it",
             user_location())
 
     __getattr__ = __getitem__ = __array__ = __iter__ = __len__ = _refuse
     __bool__ = __int__ = __float__ = __complex__ = __index__ = __format__ = _refuse
+
+
+class _Giving:
+    """Around a call: donated arrays hold their values no more, also when the call fails half way."""
+
+    def __init__(self, function: Callable, arrays: Sequence[Array], donated: Sequence[int]):
+        self.function, self.arrays, self.donated = function, arrays, donated
+        self.done = True
+
+    def __enter__(self) -> _Giving:
+        return self
+
+    def __exit__(self, *_) -> None:
+        if not self.donated or not self.done:
+            return
+        gone = _Donated(self.function, user_location())
+        for i in self.donated:
+            self.arrays[i]._data = gone  # type: ignore[assignment]
+
+
+class _Program(NamedTuple):
+    """What one signature was compiled to."""
+
+    executable: Callable[..., Sequence[np.ndarray]]
+    structure: Any
+    """Of the arguments that are not static."""
+    result_structure: Any
+    donated: list[int]
+    """The arguments that give their memory away."""
+    flat: int
+    """The number of arguments when each is an array by itself, else -1."""
+    bare: bool
+    """The result is one array."""
+    default: DType
+    """The default float it was traced with."""
+
+    def results(self, arrays: Sequence[np.ndarray]) -> Any:
+        if self.bare:
+            return Array(arrays[0])
+        return tree.unflatten(self.result_structure, [Array(a) for a in arrays])
+
+
+def _is_watched() -> bool:
+    """Are programs made to report on themselves, in this thread?"""
+    return CHECKS.nans or CHECKS.infs or RECORDS.active
 
 
 class Jitted:
@@ -110,8 +158,10 @@ class Jitted:
         self.static, self.static_names = _places(function, static_argnums, static_argnames)
         self.donated, self.donated_names = _places(function, donate_argnums, donate_argnames)
         self.compiler = compiler
-        self._programs: dict[Any, tuple[Any, Any, list[int]]] = {}
-        self._lock = threading.Lock()
+        self._programs: dict[Any, _Program] = {}
+        self._recent: _Program | None = None
+        """The last program, when its entry can tell by itself whether arrays fit."""
+        self._lock = new_lock()
 
     def _bound(self, args, kwargs):
         """The function with its static arguments filled in, and the remaining arguments."""
@@ -175,6 +225,10 @@ class Jitted:
     def __call__(self, *args, **kwargs):
         if current_graph() is not None:
             return self.function(*args, **kwargs)
+        if self._recent is not None:
+            results = self._again(self._recent, args, kwargs)
+            if results is not NotImplemented:
+                return results
         arrays, structure, key = self._signature(args, kwargs)
         program = self._programs.get(key)
         if program is None:
@@ -183,13 +237,35 @@ class Jitted:
                 if program is None:
                     program = self._compile(args, kwargs, structure, arrays)
                     self._programs[key] = program
-        executable, result_structure, given_away = program
-        results = executable(*[a._data for a in arrays])
-        if given_away:
-            words = f"donated to {names.function_name(self.function)} at {user_location()}"
-            for i in given_away:
-                arrays[i]._data = _Donated(words)
-        return tree.unflatten(result_structure, [Array(r) for r in results])
+        direct = not (self.static or self.static_names or _is_watched())
+        self._recent = program if direct and hasattr(program.executable, "enter") else None
+        with self._giving(program, arrays):
+            results = program.executable(*[a._data for a in arrays])
+        return program.results(results)
+
+    def _again(self, program: _Program, args, kwargs) -> Any:
+        """Call the last program with arguments of the same structure that its entry takes;
+        `NotImplemented` otherwise."""
+        if program.default is not default_float() or _is_watched():
+            return NotImplemented
+        leaves: Sequence[Any] = args
+        if program.flat != len(args) or kwargs:
+            leaves, structure = tree.flatten((args, kwargs))
+            if structure != program.structure:
+                return NotImplemented
+        data = [a._data for a in leaves if type(a) is Array]
+        if len(data) != len(leaves):
+            return NotImplemented
+        if not program.donated:
+            results = program.executable.enter(*data)  # type: ignore[attr-defined]
+            return results if results is NotImplemented else program.results(results)
+        with self._giving(program, leaves) as giving:
+            results = program.executable.enter(*data)  # type: ignore[attr-defined]
+            giving.done = results is not NotImplemented
+        return program.results(results) if giving.done else NotImplemented
+
+    def _giving(self, program: _Program, arrays: Sequence[Array]) -> _Giving:
+        return _Giving(self.function, arrays, program.donated)
 
     def explain(self) -> str:
         """Why each compiled signature was a new one: what differs from the nearest before it."""
@@ -256,16 +332,20 @@ class Jitted:
                 free.remove(match)
                 function.argument_attributes[i]["tf.aliasing_output"] = match
 
-    def _compile(self, args, kwargs, structure, arrays):
-        call, _, _ = self._bound(args, kwargs)
+    def _compile(self, args, kwargs, structure, arrays) -> _Program:
+        call, dynamic, _ = self._bound(args, kwargs)
         function, result_structure = self._trace(call, args, structure, [a.type for a in arrays])
-        given_away = [i for i, a in enumerate(function.argument_attributes)
-                      if "tf.aliasing_output" in a]
+        donated = [i for i, a in enumerate(function.argument_attributes)
+                   if "tf.aliasing_output" in a]
         if self.compiler is not None:
-            return self.compiler(function), result_structure, given_away
-        from ..compile import compile_function
+            executable = self.compiler(function)
+        else:
+            from ..compile import compile_function
 
-        return compile_function(function), result_structure, given_away
+            executable = compile_function(function)
+        flat = len(dynamic) if tree.is_flat(dynamic) and not kwargs else -1
+        return _Program(executable, structure, result_structure, donated, flat,
+                        tree.is_leaf(result_structure), default_float())
 
 
 def _differences(key, before) -> list[str]:

@@ -28,3 +28,13 @@ def map(function, tree: Any, *rest: Any) -> Any:
 
 def leaves(tree: Any) -> list[Any]:
     return flatten(tree)[0]
+
+
+def is_flat(values: tuple) -> bool:
+    """Is every item of a tuple a leaf by itself?"""
+    return all(optree.tree_is_leaf(v, namespace=NAMESPACE) for v in values)
+
+
+def is_leaf(structure: optree.PyTreeSpec) -> bool:
+    """Is it the structure of a single leaf?"""
+    return structure.is_leaf()
