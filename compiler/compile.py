@@ -17,13 +17,13 @@ from .errors import CompileError, OpError, TfnError, user_location
 from .ir.core import Function, Op
 from .ir.dims import Dim, Extent
 from .ir.verify import verify
+from .locks import new_lock
 from .passes import PIPELINE
 from .passes.inline import inline
 from .passes.regions import everywhere
 from .runtime import walk
 from .runtime.bound import Bound, size_of
 from .runtime.cache import KERNELS
-from .runtime.locks import new_lock
 from .runtime.memory import aligned_copy
 from .runtime.plan import Plan, make_plan
 from .runtime.pool import pool
@@ -119,6 +119,7 @@ class Executable:
         self._scalars = [scalar_words(s.kernel.scalars) if s.kernel else None
                          for s in plan.steps]
         self._constants = [aligned_copy(c) for c in plan.constants]
+        KERNELS.addresses(plan.kernels())
         self._addresses = [self._address(s) for s in plan.steps]
         self._bound: dict[tuple, Bound] = {}
         self._lock = new_lock()

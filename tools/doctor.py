@@ -61,7 +61,7 @@ def command(json: bool = typer.Option(False, "--json", help="Print as JSON.")) -
     """Say what is installed, what is missing for which feature, and how to install it."""
     from .. import __version__
     from ..compiler.codegen.target import Target
-    from ..compiler.runtime.cache import directory
+    from ..compiler.runtime.disk import directory
 
     rows = [{"feature": n.feature, "needs": n.what, "found": n.find(), "install": n.install}
             for n in NEEDS]

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 
 import llvmlite.binding as llvm
 
 from ..errors import CompileError
+from ..locks import new_rlock
 from .target import Target
 
-_LOCK = threading.RLock()
+_LOCK = new_rlock()
 
 
 def compile_object(text: str, target: Target) -> bytes:
@@ -108,12 +108,14 @@ class Loader:
         """Link an object file and return the address of the function `name`."""
         return self.load_all([name], image)[0]
 
-    def load_all(self, names: Sequence[str], image: bytes) -> list[int]:
-        """Link an object file and return the addresses of functions in it."""
+    def load_all(self, names: Sequence[str], *images: bytes) -> list[int]:
+        """Link object files together and return the addresses of functions in them."""
         with _LOCK:
             if self._jit is None:
                 self._jit = llvm.create_lljit_compiler(Target.host().machine(jit=True))
-            library = llvm.JITLibraryBuilder().add_object_img(image)
+            library = llvm.JITLibraryBuilder()
+            for image in images:
+                library.add_object_img(image)
             for name in names:
                 library.export_symbol(name)
             # A failed link keeps its library name taken, so that names are never used twice.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import threading
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,6 +22,8 @@ from .processes import current_process
 _KEEP_GIL = 10e6
 """Picoseconds of work up to which the interpreter's lock is kept: releasing it costs 0.7 us, and other
 threads may take milliseconds to give it back."""
+_BEFORE, _SIGNALS = 3, 1
+"""Words of `scratch` before its pointers, and which of them is about signals: see `walk`."""
 _STEP = 10_000
 """Picoseconds of a step besides its work."""
 
@@ -48,9 +52,8 @@ class Bound:
         self._fill(plan, addresses, scalars, sizes, {
             "arena": 0, "constant": 1, "argument": first_argument, "result": first_result})
         self._call = walk.walker()
-        # The word before the pointers is the walker's stop flag.
         self._pointers = (self.table.ctypes.data, self.bases.ctypes.data,
-                          self.scratch.ctypes.data + 8, pool().address, pool().entry)
+                          self.scratch.ctypes.data + 8 * _BEFORE, pool().address, pool().entry)
         table, bases, scratch, shared, parallel = self._pointers
         types = [(tuple(size_of(d, sizes) for d in a.shape), a.dtype.numpy)
                  for a in function.arguments]
@@ -102,9 +105,10 @@ class Bound:
             table[word] = starts[target]
         self.words = len(table)
         self.table = np.array(table or [0], np.int64)
-        self.scratch = np.zeros(1 + widest, np.int64)
+        self.loops = bool(jumps)
+        self.scratch = np.zeros(_BEFORE + widest, np.int64)
         for call in self.host_calls:
-            call.stop = self.scratch[:1]
+            call.stop = self.scratch[_BEFORE - 1:_BEFORE]
         waits = bool(self.host_calls or jumps or any(s.collective for s in plan.steps))
         self.is_short = not waits and cost <= _KEEP_GIL
 
@@ -116,14 +120,26 @@ class Bound:
         return [datatype, operation, handle, function]
 
     def run(self) -> None:
-        """Run the plan on what `enter` has prepared, without the interpreter's lock."""
+        """Run the plan on what `enter` has prepared, without the interpreter's lock.
+
+        Raises what a host call raised or, in a loop, the handler of a signal.
+        """
+        words = self.scratch
+        if self.loops:
+            words[_SIGNALS] = threading.get_ident() == threading.main_thread().ident
         table, *others = self._pointers
         self._call(table, self.words, *others)
-        if self.host_calls:
+        if words[_BEFORE - 1]:
+            words[_BEFORE - 1] = 0
             self._raise_failure()
 
     def _raise_failure(self) -> None:
-        self.scratch[0] = 0
+        if self.scratch[_SIGNALS] > 1:
+            # A reference of the walker's own to what a handler raised.
+            word = ctypes.c_void_p(int(self.scratch[_SIGNALS]))
+            error = ctypes.cast(word, ctypes.py_object).value
+            ctypes.pythonapi.Py_DecRef(word)
+            raise error
         for call in self.host_calls:
             failure, call.failure = call.failure, None
             if failure is not None:

@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ..codegen.native import Loader, compile_object
-from ..codegen.target import Target
+from ..codegen.native import Loader
 from ..errors import UnsupportedError
+from .disk import cached_object
 from .memory import ALIGNMENT, PIECE, Memory, allocate, header, new_piece
 
 HEAD = ("arguments", "results", "prepare", "walk", "plan", "words", "bases", "scratch", "pool",
@@ -409,7 +409,7 @@ _LOADER = Loader()
 @functools.cache
 def _method() -> _Method:
     _check_layout()
-    address = _LOADER.load("tfn_enter", compile_object(_text(), Target.host()))
+    address = _LOADER.load("tfn_enter", cached_object(_text()))
     return _Method(b"tfn_enter", address, _FASTCALL, None)
 
 

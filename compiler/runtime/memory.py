@@ -14,9 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .locks import new_rlock
-
-ALIGNMENT = 64
+from ..locks import new_rlock
+from .arena import ALIGNMENT
 
 PIECE = np.dtype(np.uint8, metadata={"tfn": "memory of results"})
 """The element type of pieces, and of nothing else: this very object marks memory as ours."""

@@ -18,9 +18,10 @@ import sys
 
 import numpy as np
 
-from ..codegen.native import Loader, compile_object
+from ..codegen.native import Loader
 from ..codegen.target import Target
 from ..errors import UnsupportedError
+from .disk import cached_object
 
 MAX_THREADS = 256
 
@@ -276,7 +277,7 @@ def _functions(machine: str) -> tuple[int, int]:
         declare_pause=declare_pause, pause=pause, futex=_FUTEX[machine], spins=_SPINS,
         max_threads=MAX_THREADS, job=_JOB, done=_DONE, sleepers=_SLEEPERS, busy=_BUSY)
     worker, parallel = _LOADER.load_all(["tfn_worker", "tfn_parallel"],
-                                        compile_object(text, Target.host()))
+                                        cached_object(text))
     return worker, parallel
 
 

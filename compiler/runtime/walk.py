@@ -7,6 +7,10 @@ arena, constants, arguments and results. Copies and collectives are functions of
 A jump has the function address 0, then: target word, width (0: always), the value that goes on,
 base, offset. A step that fails sets the word before `scratch`, which ends the walk.
 
+A loop may run for ever, so a jump back looks at the clock, and once a second at the signals Python has
+received, if the word two before `scratch` says so (Python handles them in its main thread only). What a
+handler raises is put there and ends the walk; the word three before is the second of the last look.
+
 Programs made while `RECORDS.active` have a walker that also writes down when each step ran
 (`compiler/profile.py`); it is the same text with a few lines more, so that others pay nothing.
 """
@@ -21,18 +25,63 @@ from typing import Any
 
 import numpy as np
 
-from ..codegen.native import Loader, compile_object
-from ..codegen.target import Target
+from ..codegen.native import Loader
+from .disk import cached_object
 
 _TEXT = """
+declare i32 @clock_gettime(i32, ptr)
+declare i32 @PyGILState_Ensure()
+declare void @PyGILState_Release(i32)
+declare i32 @PyErr_CheckSignals()
+declare void @PyErr_Fetch(ptr, ptr, ptr)
+declare void @PyErr_NormalizeException(ptr, ptr, ptr)
+declare void @Py_DecRef(ptr)
+
+define internal void @signals(ptr %word, ptr %stop) noinline {
+  %time = alloca [2 x i64], align 8
+  %type = alloca ptr, align 8
+  %value = alloca ptr, align 8
+  %trace = alloca ptr, align 8
+  %rc = call i32 @clock_gettime(i32 COARSE, ptr %time)
+  %now = load i64, ptr %time
+  %lastp = getelementptr i64, ptr %word, i64 -1
+  %last = load i64, ptr %lastp
+  %same = icmp eq i64 %now, %last
+  br i1 %same, label %out, label %look
+look:
+  store i64 %now, ptr %lastp
+  %state = call i32 @PyGILState_Ensure()
+  %raised = call i32 @PyErr_CheckSignals()
+  %none = icmp eq i32 %raised, 0
+  br i1 %none, label %release, label %keep
+keep:
+  call void @PyErr_Fetch(ptr %type, ptr %value, ptr %trace)
+  call void @PyErr_NormalizeException(ptr %type, ptr %value, ptr %trace)
+  %kind = load ptr, ptr %type
+  call void @Py_DecRef(ptr %kind)
+  %frames = load ptr, ptr %trace
+  call void @Py_DecRef(ptr %frames)
+  %error = load ptr, ptr %value
+  store ptr %error, ptr %word
+  store i64 1, ptr %stop
+  br label %release
+release:
+  call void @PyGILState_Release(i32 %state)
+  br label %out
+out:
+  ret void
+}
+
 define void @tfn_walk(ptr %table, i64 %words, ptr %bases, ptr %scratch, ptr %pool, ptr %parallel) {
 entry:
   %many = icmp ne ptr %pool, null
   %end = getelementptr i64, ptr %table, i64 %words
   %stop = getelementptr i64, ptr %scratch, i64 -1
+  %word = getelementptr i64, ptr %scratch, i64 -2
   br label %head
 head:
-  %p = phi ptr [%table, %entry], [%p1, %called], [%after, %jump], [%after, %compare], [%to, %taken]
+  %p = phi ptr [%table, %entry], [%p1, %called], [%after, %jump], [%after, %compare], [%to, %taken],
+             [%to, %polled]
   %more = icmp ult ptr %p, %end
   br i1 %more, label %look, label %done
 look:
@@ -67,6 +116,17 @@ compare:
   %same32 = icmp eq i64 %w32, %unless
   br i1 %same32, label %head, label %taken
 taken:
+  %listens = load i64, ptr %word
+  %deaf = icmp eq i64 %listens, 0
+  %ahead = icmp ugt ptr %to, %p
+  %quiet = or i1 %deaf, %ahead
+  br i1 %quiet, label %head, label %poll
+poll:
+  call void @signals(ptr %word, ptr %stop)
+  %ended = load i64, ptr %stop
+  %on = icmp eq i64 %ended, 0
+  br i1 %on, label %polled, label %done
+polled:
   br label %head
 step:
   %nbp = getelementptr i64, ptr %p, i64 1
@@ -121,13 +181,12 @@ called:
 done:
   ret void
 }
-"""
+""".replace("COARSE", str(getattr(time, "CLOCK_MONOTONIC_COARSE", time.CLOCK_MONOTONIC)))
 
 # A record: the step's place in the table, and its start and end in nanoseconds. Records beyond the
 # capacity are counted and not kept.
 _TIMED = """
 @log = internal global ptr null
-declare i32 @clock_gettime(i32, ptr)
 define void @tfn_record(ptr %log) {
   store atomic ptr %log, ptr @log seq_cst, align 8
   ret void
@@ -225,7 +284,7 @@ def _address(name: str) -> int:
     texts |= {function: _COLLECTIVE % (function, arguments)
               for function, arguments in COLLECTIVES.values()}
     text = texts[name]
-    return _LOADER.load(name, compile_object(text, Target.host()))
+    return _LOADER.load(name, cached_object(text))
 
 
 class Records:
@@ -249,7 +308,7 @@ RECORDS = Records()
 def _timed() -> tuple[int, int]:
     """The addresses of the timed walker and of the function that says where it writes."""
     walk, record = _LOADER.load_all(["tfn_walk_timed", "tfn_record"],
-                                    compile_object(_TIMED, Target.host()))
+                                    cached_object(_TIMED))
     return walk, record
 
 

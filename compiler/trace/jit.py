@@ -18,8 +18,8 @@ from ..errors import DonatedError, TfnError, TraceError, user_location
 from ..ir.core import Function, Location, TensorType
 from ..ir.defaults import default_float
 from ..ir.dtypes import DType
+from ..locks import new_lock
 from ..ops.host import CHECKS
-from ..runtime.locks import new_lock
 from ..runtime.walk import RECORDS
 from . import names, tree
 from .core import Array, Tracer, as_array, current_graph, shown, trace
@@ -136,6 +136,16 @@ class _Program(NamedTuple):
     """The result is one array."""
     default: DType
     """The default float it was traced with."""
+    types: list[tuple[tuple[int, ...], np.dtype]]
+    """Shape and dtype of each array."""
+
+    def enter(self, data: Sequence[np.ndarray]) -> Any:
+        """The results for arrays of its types; `NotImplemented` for others."""
+        results = self.executable.enter(*data)  # type: ignore[attr-defined]
+        if results is NotImplemented and [(d.shape, d.dtype) for d in data] == self.types:
+            # Views that the entry leaves to others.
+            return self.executable(*data)
+        return results
 
     def results(self, arrays: Sequence[np.ndarray]) -> Any:
         if self.bare:
@@ -257,10 +267,10 @@ class Jitted:
         if len(data) != len(leaves):
             return NotImplemented
         if not program.donated:
-            results = program.executable.enter(*data)  # type: ignore[attr-defined]
+            results = program.enter(data)
             return results if results is NotImplemented else program.results(results)
         with self._giving(program, leaves) as giving:
-            results = program.executable.enter(*data)  # type: ignore[attr-defined]
+            results = program.enter(data)
             giving.done = results is not NotImplemented
         return program.results(results) if giving.done else NotImplemented
 
@@ -345,7 +355,8 @@ class Jitted:
             executable = compile_function(function)
         flat = len(dynamic) if tree.is_flat(dynamic) and not kwargs else -1
         return _Program(executable, structure, result_structure, donated, flat,
-                        tree.is_leaf(result_structure), default_float())
+                        tree.is_leaf(result_structure), default_float(),
+                        [(a.shape, a.dtype) for a in arrays])
 
 
 def _differences(key, before) -> list[str]:

@@ -1,18 +1,23 @@
 """The kernel cache: what is compiled, loaded and reused; damage; several processes."""
 
+import ctypes
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
 import tfn.compiler.numpy as tnp
+from tfn.compiler.codegen.native import Loader
 from tfn.compiler.compile import compile_function
+from tfn.compiler.errors import CompileError
 from tfn.compiler.ir.core import TensorType
 from tfn.compiler.ir.dtypes import F32
-from tfn.compiler.runtime import cache
-from tfn.compiler.runtime.cache import KERNELS, KernelCache, trim
+from tfn.compiler.runtime import disk, workers
+from tfn.compiler.runtime.cache import KERNELS, KernelCache
+from tfn.compiler.runtime.disk import trim
 from tfn.compiler.trace.core import trace
 
 
@@ -82,7 +87,7 @@ def test_a_second_process_compiles_nothing(folder):
 def test_a_damaged_entry_is_compiled_again(folder, damage):
     plan = compile_function(model(3)).plan
     load_all(plan)
-    files = list(cache.directory().glob("*.o"))
+    files = list(disk.directory().glob("*.o"))
     for file in files:
         file.write_bytes(damage(file.read_bytes()))
     again = load_all(plan)
@@ -99,7 +104,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
 
 
 def test_the_oldest_entries_go_when_the_cache_is_full(folder):
-    root = cache.directory()
+    root = disk.directory()
     root.mkdir(parents=True)
     for age, name in enumerate(("new", "middle", "old")):
         file = root / f"{name}.o"
@@ -116,3 +121,130 @@ def test_equal_kernels_of_a_program_are_one():
     function, _ = trace(program, [TensorType((7,), F32)] * 2)
     plan = compile_function(function).plan
     assert len(plan.kernels()) < len(plan.steps)
+
+
+def test_an_entry_of_another_kernel_is_compiled_again(folder):
+    """Sound objects under wrong names, all linked at once with right ones."""
+    plan = compile_function(model(3)).plan
+    load_all(plan)
+    files = sorted(disk.directory().glob("k*.o"))
+    assert len(files) > 1
+    files[0].write_bytes(files[1].read_bytes())
+    again = load_all(plan)
+    assert (again.compiled, again.loaded) == (1, len(files) - 1)
+    assert load_all(plan).compiled == 0
+
+
+def test_the_objects_of_the_runtime_are_kept_too(folder, monkeypatch):
+    text = "define i64 @seven() { ret i64 7 }"
+    first = disk.cached_object(text)
+    monkeypatch.setattr(disk, "compile_object", None)
+    assert disk.cached_object(text) == first
+
+
+def test_a_disk_that_fills_up_is_no_error_and_left_clean(folder, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    plan = compile_function(model(5)).plan
+    assert load_all(plan).compiled == len(plan.kernels())
+    assert not list(disk.directory().iterdir())
+
+
+def test_entries_that_cannot_be_touched_are_used(folder, monkeypatch):
+    """A cache on a read-only disk."""
+    plan = compile_function(model(5)).plan
+    load_all(plan)
+
+    def refused(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", refused)
+    assert load_all(plan).compiled == 0
+
+
+def test_trimming_knows_all_versions_and_what_writers_left(folder):
+    other = folder / "objects-llvmlite0.1"
+    other.mkdir()
+    (other / "old.o").write_bytes(b"x" * 100)
+    os.utime(other / "old.o", (1e9, 1e9))
+    root = disk.directory()
+    root.mkdir()
+    (root / "new.o").write_bytes(b"x" * 100)
+    for name, seconds in (("dead.tmp", 1e9), ("alive.tmp", None)):
+        (root / name).write_bytes(b"x")
+        if seconds:
+            os.utime(root / name, (seconds, seconds))
+    assert trim(limit=150) == 100
+    assert not (other / "old.o").exists()
+    assert sorted(f.name for f in root.iterdir()) == ["alive.tmp", "new.o"]
+
+
+def test_compiling_trims(folder, monkeypatch):
+    root = disk.directory()
+    root.mkdir(parents=True)
+    (root / "old.o").write_bytes(b"x" * 1000)
+    os.utime(root / "old.o", (1e9, 1e9))
+    monkeypatch.setattr(disk.trim, "__defaults__", (900,))
+    load_all(compile_function(model(7)).plan)
+    assert not (root / "old.o").exists()
+
+
+CROWD = """
+import sys
+import numpy as np
+import tfn
+from tfn import numpy as tnp
+x = tnp.asarray(np.arange(6, dtype=np.float32))
+programs = [tfn.jit(lambda x, n=n: tnp.tanh(x) * n + tnp.cumsum(x ** n)) for n in range(2, 6)]
+print([float(tnp.sum(p(x))) for p in programs])
+"""
+
+
+def test_many_processes_share_an_empty_cache(folder):
+    crowd = [subprocess.Popen([sys.executable, "-c", CROWD], stdout=subprocess.PIPE, text=True)
+             for _ in range(4)]
+    found = {p.communicate(timeout=60)[0] for p in crowd}
+    assert len(found) == 1
+    assert all(p.returncode == 0 for p in crowd)
+    assert not list(folder.glob("**/*.tmp"))
+
+
+class TestHelpers:
+    TEXTS = [f"define i64 @f{i}() {{ ret i64 {i} }}" for i in range(30)]
+
+    @pytest.fixture(autouse=True)
+    def always(self, monkeypatch):
+        monkeypatch.setattr(workers, "_WORTHWHILE", 1)
+        monkeypatch.setattr(workers, "_spare_processors", lambda: 2)
+
+    def check(self, images):
+        loader = Loader()
+        addresses = loader.load_all([f"f{i}" for i in range(30)], *images)
+        assert [ctypes.CFUNCTYPE(ctypes.c_int64)(a)() for a in addresses] == list(range(30))
+
+    def test_helpers_compile_what_this_process_would(self, monkeypatch):
+        real, mine = workers.compile_object, []
+
+        def slow(text, target):
+            time.sleep(0.1)
+            mine.append(text)
+            return real(text, target)
+
+        monkeypatch.setattr(workers, "compile_object", slow)
+        self.check(workers.compile_many(self.TEXTS))
+        assert 0 < len(mine) < 30
+
+    @pytest.mark.parametrize("program", ["raise SystemExit", "import os; os.abort()", "print('ready')"])
+    def test_helpers_that_fail(self, monkeypatch, program):
+        monkeypatch.setattr(workers, "_HELPER", program.replace("{", "{{"))
+        self.check(workers.compile_many(self.TEXTS))
+
+    def test_helpers_that_cannot_start(self, monkeypatch):
+        monkeypatch.setattr(sys, "executable", "/nowhere/python")
+        self.check(workers.compile_many(self.TEXTS))
+
+    def test_a_text_that_is_wrong(self):
+        with pytest.raises(CompileError, match="LLVM rejects"):
+            workers.compile_many([*self.TEXTS, "define nonsense"])

@@ -1,0 +1,504 @@
+"""Calls of compiled programs: odd arrays, memory that comes back, forks, signals, threads, the end."""
+
+import asyncio
+import ctypes
+import gc
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+
+import numpy as np
+import pytest
+
+import tfn.compiler.numpy as tnp
+from tfn.compiler.compile import compile_function
+from tfn.compiler.errors import DonatedError, OpError, TraceError
+from tfn.compiler.ir.core import TensorType
+from tfn.compiler.ir.dims import Dim
+from tfn.compiler.ir.dtypes import BF16, F32, F64
+from tfn.compiler.runtime import memory
+from tfn.compiler.runtime.entry import _SMALL
+from tfn.compiler.runtime.memory import Memory, allocate, header
+from tfn.compiler.trace.core import trace
+from tfn.compiler.trace.jit import jit
+
+rng = np.random.default_rng(0)
+
+
+def compiled(program, *shapes, dtype=F32):
+    return compile_function(trace(program, [TensorType(s, dtype) for s in shapes])[0])
+
+
+def misaligned(x):
+    raw = np.zeros(x.nbytes + 1, np.uint8)
+    odd = raw[1:].view(x.dtype).reshape(x.shape)
+    odd[...] = x
+    assert not odd.flags.aligned
+    return odd
+
+
+class Subclass(np.ndarray):
+    pass
+
+
+def read_only(x):
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+def mapped(x):
+    with tempfile.NamedTemporaryFile() as file:
+        copy = np.memmap(file.name, x.dtype, "w+", shape=x.shape)
+        copy[...] = x
+        return copy
+
+
+ODD = {
+    "misaligned": misaligned,
+    "transposed": lambda x: np.ascontiguousarray(x.T).T,
+    "strided": lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+    "reversed": lambda x: np.ascontiguousarray(x[::-1])[::-1],
+    "read-only": read_only,
+    "a subclass": lambda x: x.view(Subclass),
+    "a memory map": mapped,
+    "another object of the element type": lambda x: x.view(np.dtype(np.float32, metadata={"a": 1})),
+    "a broadcast": lambda x: np.broadcast_to(x[:1], x.shape),
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_arrays_of_any_layout(odd):
+    run = compiled(lambda x, y: [x * 2 + y, tnp.sum(x, 1)], (5, 7), (5, 7))
+    plain = rng.random((5, 7), np.float32)
+    run(plain, plain)
+    x = odd(plain)
+    for a, b in ((x, plain), (plain, x), (x, x)):
+        before = np.array(a), np.array(b)
+        both, total = run(a, b)
+        np.testing.assert_array_equal(both, np.asarray(a) * 2 + np.asarray(b))
+        np.testing.assert_allclose(total, np.asarray(a).sum(1), rtol=1e-6)
+        assert type(both) is np.ndarray and both.flags.c_contiguous and both.flags.writeable
+        np.testing.assert_array_equal((a, b), before)
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_donated_arrays_of_any_layout_stay_as_they_are(odd):
+    run = jit(lambda x: x * 2, donate_argnums=0)
+    x = odd(rng.random((5, 7), np.float32))
+    before = np.array(x)
+    for _ in range(2):
+        np.testing.assert_array_equal(run(tnp.asarray(x)), before * 2)
+        np.testing.assert_array_equal(x, before)
+
+
+def test_arguments_that_overlap():
+    run = compiled(lambda x, y: [x + y], (100,), (100,))
+    x = rng.random(150, np.float32)
+    np.testing.assert_array_equal(run(x[:100], x[50:])[0], x[:100] + x[50:])
+    np.testing.assert_array_equal(run(x[:100], x[:100])[0], x[:100] * 2)
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0, 2)])
+def test_arrays_without_elements(shape):
+    run = compiled(lambda x: [x + 1, tnp.sum(x)], shape)
+    for _ in range(3):
+        same, total = run(np.zeros(shape, np.float32))
+        assert same.shape == shape
+        assert total == 0
+
+
+@pytest.mark.parametrize("dtype", [F64, BF16, F32], ids=str)
+def test_scalars_and_numpy_numbers(dtype):
+    run = compiled(lambda x: [x + x], (), dtype=dtype)
+    for _ in range(2):
+        assert run(dtype.numpy.type(1.5))[0] == 3
+        assert run(np.asarray(2.5, dtype.numpy))[0] == 5
+
+
+def test_another_byte_order_is_refused():
+    x = np.arange(4, dtype=np.float32)
+    swapped = x.astype(x.dtype.newbyteorder())
+    with pytest.raises(OpError, match=r"argument 0 of .* must be tensor<4xf32>, got >f4\[4\]"):
+        compiled(lambda x: [x + 1], (4,))(swapped)
+
+
+WRONG = {
+    "shape": (lambda x: (x[:3],), r"must be tensor<4xf32>, got float32\[3\]"),
+    "rank": (lambda x: (x[None],), r"got float32\[1, 4\]"),
+    "element type": (lambda x: (x.astype(np.float64),), r"got float64\[4\]"),
+    "too few": (lambda x: (), "takes 1 arguments, got 0"),
+    "too many": (lambda x: (x, x), "takes 1 arguments, got 2"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_arguments(arguments, message):
+    run = compiled(lambda x: [x + 1], (4,))
+    x = np.ones(4, np.float32)
+    for _ in range(2):
+        with pytest.raises(OpError, match=message):
+            run(*arguments(x))
+        np.testing.assert_array_equal(run(x)[0], x + 1)
+
+
+def test_sizes_take_turns():
+    n = Dim.named("n")
+    run = compiled(lambda x, y: [x * y, tnp.sum(x, 0)], (n, 3), (n, 3))
+    for size in (4, 9, 4, 0, 1, 9):
+        x, y = rng.random((2, size, 3), np.float32)
+        product, total = run(x, y)
+        np.testing.assert_array_equal(product, x * y)
+        np.testing.assert_allclose(total, x.sum(0), rtol=1e-6)
+    with pytest.raises(OpError, match="argument 1"):
+        run(np.ones((4, 3), np.float32), np.ones((5, 3), np.float32))
+
+
+class TestMemoryOfResults:
+    @pytest.mark.parametrize("size", [7, _SMALL, 1 << 20])
+    def test_results_that_are_kept_keep_their_values(self, size):
+        run = compiled(lambda x: [x + 1, x * 2], (size,))
+        kept = []
+        for i in range(12):
+            x = np.full(size, i, np.float32)
+            kept.append((i, run(x)))
+            if i % 3 == 0:
+                kept[-1][1].pop()
+        for i, results in kept:
+            for r, expected in zip(results, (i + 1, i * 2), strict=False):
+                np.testing.assert_array_equal(r, np.full(size, expected, np.float32))
+
+    @pytest.mark.parametrize("size", [7, 1 << 20])
+    @pytest.mark.parametrize("view", [
+        lambda r: r[1:3], memoryview, lambda r: np.frombuffer(r, np.float32),
+        lambda r: np.from_dlpack(r), lambda r: r.reshape(-1, 1).T],
+        ids=["slice", "memoryview", "buffer", "dlpack", "view"])
+    def test_a_view_keeps_the_memory(self, size, view):
+        run = compiled(lambda x: [x + 1], (size,))
+        (result,) = run(np.zeros(size, np.float32))
+        seen = view(result)
+        del result
+        for i in range(5):
+            run(np.full(size, 5 + i, np.float32))
+        assert (np.asarray(seen) == 1).all()
+
+    @pytest.mark.parametrize("size", [7, 1 << 20])
+    def test_what_is_freed_is_used_again(self, size):
+        run = compiled(lambda x: [x + 1], (size,))
+        x = np.zeros(size, np.float32)
+        places = {run(x)[0].ctypes.data for _ in range(20)}
+        assert len(places) <= 2
+        assert all(p % 64 == 0 for p in places)
+
+    def test_a_result_outlives_its_program(self):
+        run = compiled(lambda x: [x + 1], (9,))
+        (result,) = run(np.zeros(9, np.float32))
+        del run
+        gc.collect()
+        [compiled(lambda x: [x - 1], (9,))(np.zeros(9, np.float32)) for _ in range(3)]
+        assert (result == 1).all()
+
+    def test_what_is_kept_is_bounded(self):
+        pool = Memory(limit=10_000)
+        pieces = [pool.take(3000) for _ in range(20)]
+        assert len({p.ctypes.data for p in pieces}) == 20
+        assert pool.held <= 10_000
+        ours = sum(int(header(p)[0]) for p in pieces)
+        assert ours * 3072 == pool.held
+        assert pool.take(50_000).size >= 50_000
+        pool.clear()
+        assert pool.held == 0
+        assert not any(header(p)[0] for p in pieces)
+
+    def test_the_sizes_of_pieces(self):
+        for size in [0, 1, 63, 64, 65, 511, 513, 4095, 4097, 1_000_003]:
+            room = memory._class(size)
+            assert size <= room <= max(size * 1.125, size + 64)
+
+
+class TestDonation:
+    def step(self):
+        return jit(lambda w, x: (w + x, tnp.sum(x)), donate_argnums=0)
+
+    def test_memory_goes_round(self):
+        step = self.step()
+        w, x = tnp.zeros(1000), tnp.ones(1000)
+        w, _ = step(w, x)
+        place = w._data.ctypes.data
+        for i in range(5):
+            w, _ = step(w, x)
+            assert w._data.ctypes.data == place
+            np.testing.assert_array_equal(w, np.full(1000, i + 2, np.float32))
+
+    @pytest.mark.parametrize("size", [10, 100_000])
+    def test_a_view_of_what_is_donated_keeps_its_values(self, size):
+        step = self.step()
+        w, _ = step(tnp.zeros(size), tnp.ones(size))
+        for view in (np.asarray(w), np.from_dlpack(w), w.numpy()[2:5]):
+            before = view.copy()
+            w, _ = step(w, tnp.ones(size))
+            np.testing.assert_array_equal(view, before)
+
+    def test_the_same_array_twice(self):
+        step = self.step()
+        w, _ = step(tnp.zeros(8), tnp.ones(8))
+        result, total = step(w, w)
+        np.testing.assert_array_equal(result, np.full(8, 2, np.float32))
+        assert total == 8
+        both = jit(lambda a, b: (a + b, a - b), donate_argnums=(0, 1))
+        w = step(tnp.zeros(8), tnp.ones(8))[0]
+        plus, minus = both(w, w)
+        np.testing.assert_array_equal([plus, minus], [np.full(8, 2), np.zeros(8)])
+
+    def test_a_call_that_fails_has_taken_the_memory_all_the_same(self):
+        from tfn.compiler import debug
+
+        def fail(x):
+            raise RuntimeError("half way")
+
+        step = jit(lambda w: debug.pure_callback(fail, TensorType((8,), F32), w + 1),
+                   donate_argnums=0)
+        w = jit(lambda x: x + 0)(tnp.ones(8))
+        with pytest.raises(RuntimeError, match="half way"):
+            step(w)
+        with pytest.raises(DonatedError, match=r"was donated to .* at .*test_calls.py"):
+            np.asarray(w)
+
+    def test_a_donated_array_is_an_argument_no_more(self):
+        step = self.step()
+        w = step(tnp.zeros(8), tnp.ones(8))[0]
+        step(w, tnp.ones(8))
+        for _ in range(2):
+            with pytest.raises(DonatedError):
+                step(w, tnp.ones(8))
+
+
+class TestJit:
+    def test_structures_take_turns(self):
+        f = jit(lambda tree: {"sum": sum(tnp.sum(x) for x in tree["all"]), "all": tree["all"]})
+        a, b = tnp.ones(3), tnp.arange(4)
+        for arrays in ([a], [a, b], [b, a], [a], (a, b)):
+            found = f({"all": arrays})
+            assert float(found["sum"]) == sum(float(np.asarray(x).sum()) for x in arrays)
+            assert type(found["all"]) is type(arrays)
+
+    def test_settings_and_types_take_turns(self):
+        from tfn.compiler import debug
+        from tfn.compiler.errors import NanError
+        from tfn.compiler.ir.defaults import set_default_float
+
+        f = jit(lambda x: (tnp.log(x), tnp.zeros(2)))
+        x = tnp.asarray(np.full(3, -1, np.float32))
+        assert np.isnan(np.asarray(f(x)[0])).all()
+        with debug.check_nans(), pytest.raises(NanError):
+            f(x)
+        assert np.isnan(np.asarray(f(x)[0])).all()
+        try:
+            set_default_float(np.float64)
+            assert f(x)[1].dtype == np.float64
+        finally:
+            set_default_float(np.float32)
+        assert f(x)[1].dtype == np.float32
+        assert f(tnp.asarray(np.ones(3)))[0].dtype == np.float64
+        assert f(np.ones(3, np.float32))[0].dtype == np.float32
+        assert f(2.0)[0].shape == ()
+
+    def test_static_arguments(self):
+        f = jit(lambda x, n: x * n, static_argnums=1)
+        x = tnp.ones(3)
+        for n in (2, 3, 2, 2, 3):
+            assert float(f(x, n)[0]) == n
+
+    def test_keyword_arguments(self):
+        f = jit(lambda x, y: x - y)
+        a, b = tnp.ones(3), tnp.zeros(3)
+        for _ in range(2):
+            assert float(f(a, b)[0]) == float(f(a, y=b)[0]) == float(f(y=b, x=a)[0]) == 1
+            assert float(f(x=b, y=a)[0]) == -1
+        with pytest.raises(TypeError):
+            f(a)
+
+    def test_another_byte_order_is_refused(self):
+        swapped = np.arange(4, dtype=">f4") if sys.byteorder == "little" else np.arange(4, dtype="<f4")
+        with pytest.raises((TraceError, OpError)):
+            jit(lambda x: x + 1)(swapped)
+
+    def test_a_program_that_calls_itself(self):
+        """Its callback needs the program whose arena is in use."""
+        from tfn.compiler import debug
+
+        def inner(x):
+            return np.asarray(f(tnp.asarray(x - 1))) if x[0] > 0 else x
+
+        f = jit(lambda x: debug.pure_callback(inner, TensorType((2,), F32), x) * 2 + x)
+
+        def expected(x):
+            return (expected(x - 1) if x[0] > 0 else x) * 2 + x
+
+        x = np.asarray([3, 4], np.float32)
+        np.testing.assert_array_equal(f(tnp.asarray(x)), expected(x))
+
+
+@pytest.mark.parametrize("size", [50, 200_000], ids=["short", "long"])
+def test_threads_that_call_one_program(size):
+    f = jit(lambda x: tnp.exp(x) * 2 + x)
+    failures = []
+
+    def work(number):
+        x = np.full(size, number / 10, np.float32)
+        expected = np.exp(x) * 2 + x
+        held = [f(tnp.asarray(x)) for _ in range(60)]
+        failures.extend(number for r in held if not np.allclose(r, expected, rtol=1e-5))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_asyncio():
+    f = jit(lambda x: tnp.sum(tnp.exp(x)))
+
+    async def call(number):
+        x = tnp.asarray(np.full(100_000, number / 10, np.float32))
+        here = f(x)
+        there = await asyncio.get_running_loop().run_in_executor(None, f, x)
+        return float(here), float(there)
+
+    async def main():
+        return await asyncio.gather(*map(call, range(8)))
+
+    for number, (here, there) in enumerate(asyncio.run(main())):
+        assert here == there
+        assert here == pytest.approx(100_000 * np.exp(number / 10), rel=1e-4)
+
+
+def run(program: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", PREAMBLE + textwrap.dedent(program)], timeout=60,
+                          capture_output=True, text=True, env={**os.environ, **environment},
+                          check=False)
+
+
+PREAMBLE = """
+import os, signal, sys, threading, time
+import numpy as np
+import tfn
+from tfn import numpy as tnp
+big = tnp.asarray(np.ones((1500, 1500), np.float32))
+step = tfn.jit(lambda x: tnp.tanh(x @ x / 1500) + 1)
+expected = np.asarray(step(big))
+ever = tfn.jit(lambda x: tfn.while_loop(lambda s: s[0] < 2, lambda s: (s[0] * 1, s[1] + 1),
+                                        (x, tnp.asarray(0)))[0])
+ever(tnp.asarray(3.0))
+"""
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_a_fork_while_other_threads_run(threads):
+    done = run("""
+        stop = False
+        def work():
+            while not stop:
+                step(big)
+        workers = [threading.Thread(target=work) for _ in range(3)]
+        for w in workers: w.start()
+        for _ in range(5):
+            time.sleep(0.02)
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                fresh = tfn.jit(lambda x: tnp.sin(x) + len(sys.argv))
+                same = np.array_equal(step(big), expected)
+                fine = np.allclose(fresh(big), np.sin(1) + len(sys.argv))
+                os._exit(7 if same and fine else 8)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            assert code == 7, code
+        stop = True
+        for w in workers: w.join()
+    """, TFN_NUM_THREADS=threads)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_endless_loop_can_be_interrupted():
+    done = run("""
+        threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        try:
+            ever(tnp.asarray(1.0))
+        except KeyboardInterrupt:
+            print("interrupted")
+        class Late(Exception): pass
+        def late(*_): raise Late("too late")
+        signal.signal(signal.SIGALRM, late)
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        try:
+            ever(tnp.asarray(1.0))
+        except Late as error:
+            print(error)
+        print(float(ever(tnp.asarray(5.0))), np.array_equal(step(big), expected))
+    """)
+    assert done.stdout.splitlines() == ["interrupted", "too late", "5.0 True"], done.stderr
+
+
+def test_a_signal_during_a_long_step():
+    done = run("""
+        give = tfn.jit(lambda x: tnp.tanh(x @ x / 1500) + 1, donate_argnums=0)
+        threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        x = big
+        try:
+            while True:
+                x = give(x + 0)
+        except KeyboardInterrupt:
+            print("interrupted")
+        print(np.array_equal(step(big), expected))
+    """)
+    assert done.stdout.splitlines() == ["interrupted", "True"], done.stderr
+
+
+@pytest.mark.parametrize("work", ["step(big)", "ever(tnp.asarray(1.0))", "step(small)"],
+                         ids=["long", "endless", "short"])
+def test_the_end_while_a_thread_runs(work):
+    done = run(f"""
+        small = big[:3, :3]
+        step(small)
+        def work():
+            while True:
+                {work}
+        step(big if "big" in {work!r} else small)
+        threading.Thread(target=work, daemon=True).start()
+        time.sleep(0.3)
+        print("end", flush=True)
+    """)
+    assert (done.returncode, done.stdout) == (0, "end\n"), done.stderr
+
+
+def test_results_at_exit():
+    done = run("""
+        import atexit
+        kept = step(big)
+        atexit.register(lambda: print(np.array_equal(step(big), kept)))
+    """)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
+def test_references_balance():
+    """A call keeps no reference to its arguments, its results or the element types."""
+    run = compiled(lambda x, y: [x + y, x * 2.0, tnp.sum(y)], (4,), (4,))
+    x, y = rng.random((2, 4), np.float32)
+    things = [x, y, x.dtype, NotImplemented]
+    run(x, y)
+    before = [sys.getrefcount(t) for t in things]
+    for _ in range(1000):
+        run(x, y)
+        with pytest.raises(OpError):
+            run(x)
+    after = [sys.getrefcount(t) for t in things]
+    assert all(abs(a - b) < 20 for a, b in zip(after, before, strict=True))
+    (first, *_) = results = run(x, y)
+    assert ctypes.c_ssize_t.from_address(id(first)).value == 2
+    assert sys.getrefcount(results) == 2
+    assert allocate((3,), np.dtype(np.float32)).base.dtype is memory.PIECE
