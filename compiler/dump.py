@@ -26,6 +26,7 @@ import numpy as np
 from .codegen.kernel import Kernel, emit_kernel
 from .codegen.native import Loader, compile_object
 from .codegen.target import Target
+from .codegen.update import updated
 from .errors import TfnError
 from .ir.core import Function, Op
 from .ir.dims import Extent
@@ -113,6 +114,7 @@ def _write_kernel(folder: Path, op: Op, kernel: Kernel, target: Target) -> None:
         "scalars": [[float(value), dtype.name] for value, dtype in kernel.scalars],
         "scratch_bytes": [_value(size, sizes) for size in (kernel.scratch_bytes, kernel.lane_bytes)
                           if size != 0],
+        "updates": updated(op),
         "phases": [{"tasks": work.tasks(sizes)} for work in kernel.phases],
     }
     for suffix, text in ((".mlir", str(body)), (".json", json.dumps(call, indent=1)),
@@ -191,6 +193,8 @@ def run_kernel(file: str | os.PathLike, arguments: Sequence[np.ndarray] | None =
     scalars = words if words is not None else np.zeros(1, np.int64)
     fastest = float("inf")
     for _ in range(max(repeat, 1)):
+        if call["updates"] is not None:
+            results[0][...] = inputs[call["updates"]]
         start = time.perf_counter()
         for phase, work in enumerate(call["phases"]):
             run(pointers.ctypes.data, extents.ctypes.data, scalars.ctypes.data, 0, work["tasks"], 0,

@@ -27,6 +27,7 @@ from .extents import Extents
 from .gemm import gemm
 from .matrix import is_matrix_product
 from .target import Target
+from .update import update_window, updated
 from .weight_gradient import weight_gradient
 from .window import is_convolution, is_weight_gradient
 from .work import Work, element_cost
@@ -75,6 +76,10 @@ def emit_kernel(op: Op, target: Target) -> Kernel:
             contraction(emit, only, target)
         else:
             only.definition.rule("kernel")(emit, only)
+    elif updated(op) is not None:
+        (result, pointer), = outputs
+        assert result.op is not None
+        update_window(emit, result.op, pointer, block.ops)
     else:
         _element_loops(emit, outputs, block.ops)
     if emit.scratch_bytes != 0:

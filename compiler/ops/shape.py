@@ -541,7 +541,7 @@ def _clamped_start(operands, sizes):
                                        strict=True)]
 
 
-def _start_indices(emit, op, starts, x, sizes):
+def window_start(emit, op, starts, x, sizes):
     """The start of a dynamic slice, clamped so that the window lies inside `x`."""
     result = []
     for d, s in enumerate(starts):
@@ -623,7 +623,7 @@ class DynamicSlice(OpDefinition):
 
     def element(emit, op, index):
         x, *starts = op.operands
-        base = _start_indices(emit, op, starts, x, [emit.extent(op.result, d)
+        base = window_start(emit, op, starts, x, [emit.extent(op.result, d)
                                                     for d in range(len(index))])
         return emit.at(x, [emit.iadd(i, s) for i, s in zip(index, base, strict=True)])
 
@@ -676,7 +676,7 @@ class DynamicUpdateSlice(OpDefinition):
     def element(emit, op, index):
         x, update, *starts = op.operands
         sizes = [emit.extent(update, d) for d in range(len(index))]
-        base = _start_indices(emit, op, starts, x, sizes)
+        base = window_start(emit, op, starts, x, sizes)
         offset = [emit.isub(i, s) for i, s in zip(index, base, strict=True)]
         inside = [c for o, n in zip(offset, sizes, strict=True)
                   for c in (emit.icompare("sge", o, 0), emit.icompare("slt", o, n))]

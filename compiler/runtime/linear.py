@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..codegen.update import updated
 from ..errors import UnsupportedError
 from ..ir.core import Block, Op, Value
 from ..ir.dims import Extent
@@ -73,6 +74,8 @@ def linearise(block: Block, program: Program | None = None) -> Program:
             rule(op, program)
         elif is_alias(op):
             _alias(op, program)
+        elif op.name == "tfn.kernel" and updated(op) is not None:
+            _update(op, program)
         elif op.name == "tfn.kernel" or op.has_effect or op.definition.host:
             program.add(op, op.operands, op.results)
         else:
@@ -88,6 +91,15 @@ def _alias(op: Op, program: Program) -> None:
             start = op.attributes["start_indices"][0]
             offset = start * inner if isinstance(inner, int) else inner * start
         program.roots[result] = (operand, offset)
+
+
+def _update(op: Op, program: Program) -> None:
+    """The result begins as a copy of what is updated, which is nothing to do in the same memory."""
+    number = updated(op)
+    assert number is not None
+    program.add(None, (op.operands[number],), (op.result,))
+    reads = [op.result if i == number else v for i, v in enumerate(op.operands)]
+    program.add(op, reads, op.results)
 
 
 def _constant(op: Op, program: Program) -> None:
@@ -148,8 +160,11 @@ def _may_take(program: Program, value: Value, owner: Value, values: Sequence[Val
     if not readers:
         return True
     node = program.nodes[made]
-    return readers == [made] and node.op is not None and reads_in_place(
-        node.op, owner, lambda v: program.root(v)[0])
+    if readers != [made]:
+        return False
+    if node.op is None:
+        return program.root(node.reads[0]) == (owner, 0)
+    return reads_in_place(node.op, owner, lambda v: program.root(v)[0])
 
 
 def _branch(op: Op, program: Program, tests: Sequence[int]) -> None:

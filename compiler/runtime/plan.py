@@ -113,13 +113,21 @@ class _Planner:
         total = 0
         for node in nodes:
             self.numbers.append(total)
-            total += len(self.kernels[node].phases) if node in self.kernels else 1
+            total += self._count(node)
         self.numbers.append(total)
         for node in nodes:
             self.plan.steps += self._steps(node)
         for place, value in copies:
             self.plan.steps.append(_copy(self.place(value), place, value))
         return self.plan
+
+    def _count(self, node: Node) -> int:
+        """The steps of a node: those of its kernel, and none for a copy to the same place."""
+        if node in self.kernels:
+            return len(self.kernels[node].phases)
+        is_void = (node.op is None and node.target is None
+                   and self.place(node.reads[0]) == self.place(node.writes[0]))
+        return 0 if is_void else 1
 
     def place(self, value: Value) -> Place:
         root, offset = self.program.root(value)
@@ -219,6 +227,8 @@ class _Planner:
             return [Step(None, places, (), jump=Jump(target, node.unless, width))]
         if node.op is None:
             source, target_place = places
+            if source == target_place:
+                return []
             return [_copy(source, target_place, node.writes[0])]
         if node.op.definition.host:
             return [Step(None, places, (), host=node.op)]

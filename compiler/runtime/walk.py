@@ -236,10 +236,15 @@ define void @tfn_copy(ptr %buffers, ptr %extents, ptr %scalars, i64 %first, i64 
   %from = load ptr, ptr %buffers
   %top = getelementptr ptr, ptr %buffers, i64 1
   %to = load ptr, ptr %top
+  %same = icmp eq ptr %from, %to
+  br i1 %same, label %done, label %move
+move:
   %a = getelementptr i8, ptr %from, i64 %first
   %b = getelementptr i8, ptr %to, i64 %first
   %n = sub i64 %last, %first
   call void @llvm.memmove.p0.p0.i64(ptr %b, ptr %a, i64 %n, i1 false)
+  br label %done
+done:
   ret void
 }
 """
