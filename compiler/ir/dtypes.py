@@ -151,6 +151,8 @@ def as_dtype(spec) -> DType:
 
     Raises `TypeError` for an element type the IR does not have.
     """
+    if isinstance(spec, np.dtype) and (known := _BY_NUMPY.get(spec)) is not None:
+        return known
     if isinstance(spec, DType):
         return spec
     if isinstance(spec, str) and spec in _BY_NAME:
@@ -158,10 +160,11 @@ def as_dtype(spec) -> DType:
     try:
         return _BY_NUMPY[np.dtype(_ML_DTYPES.get(spec, spec) if isinstance(spec, str) else spec)]
     except (TypeError, KeyError):
-        known = ", ".join(str(d.numpy) for d in ALL)
-        raise TypeError(f"{spec!r} is not an element type tfn knows; use one of {known}") from None
+        names = ", ".join(str(d.numpy) for d in ALL)
+        raise TypeError(f"{spec!r} is not an element type tfn knows; use one of {names}") from None
 
 
 def widened(x: np.ndarray) -> np.ndarray:
     """`x` in the dtype the evaluator computes in: narrow floats as f32, narrow integers as bytes."""
-    return x.astype(as_dtype(x.dtype).wide, copy=False)
+    dtype = as_dtype(x.dtype)
+    return x.astype(dtype.wide, copy=False) if dtype.is_narrow else x

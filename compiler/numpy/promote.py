@@ -351,6 +351,10 @@ def unify(*xs: ArrayLike) -> list[Value]:
 
 def operands(*xs: ArrayLike, dtype: DType | None = None) -> list[Value]:
     """Every operand in the common element type (or `dtype`) and the common shape."""
+    if dtype is None and all(type(x) is Array for x in xs):
+        first, *rest = [x._data for x in xs]  # type: ignore[union-attr]
+        if all(d.shape == first.shape and d.dtype is first.dtype for d in rest):
+            return list(xs)  # type: ignore[arg-type]
     dtype = dtype or result_type(*xs)
     values = [to_dtype(x, dtype) for x in xs]
     shape = values[0].shape

@@ -69,7 +69,7 @@ class Elementwise(OpDefinition):
         first = operands[0]
         check_dtype(cls.name, first.dtype, cls.accepts)
         for other in operands[1:]:
-            if other != first:
+            if other is not first and other != first:
                 what = "shape" if other.shape != first.shape else "dtype"
                 raise OpError(f"{cls.name} needs operands of one {what},"
                               f" got {' and '.join(map(str, operands))} (C1)")

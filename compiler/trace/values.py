@@ -5,6 +5,7 @@ What a tracer cannot do says so here, with the user's line and what to do instea
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,11 @@ class Operators:
         return self.shape[0] if isinstance(self.shape[0], int) else self.shape[0].__index__()
 
 
+@functools.lru_cache(4096)
+def _type(shape: tuple[int, ...], dtype: np.dtype) -> TensorType:
+    return TensorType(shape, as_dtype(dtype))
+
+
 class Array(Operators):
     """A concrete, immutable n-dimensional array. `np.asarray(a)` views it without a copy."""
 
@@ -48,7 +54,7 @@ class Array(Operators):
 
     @property
     def type(self) -> TensorType:
-        return TensorType(self._data.shape, as_dtype(self._data.dtype))
+        return _type(self._data.shape, self._data.dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
