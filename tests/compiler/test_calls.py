@@ -392,7 +392,7 @@ from tfn import numpy as tnp
 big = tnp.asarray(np.ones((1500, 1500), np.float32))
 step = tfn.jit(lambda x: tnp.tanh(x @ x / 1500) + 1)
 expected = np.asarray(step(big))
-ever = tfn.jit(lambda x: tfn.while_loop(lambda s: s[0] < 2, lambda s: (s[0] * 1, s[1] + 1),
+ever = tfn.jit(lambda x: tfn.while_loop(lambda s: s[0] < 2, lambda s: (tnp.sqrt(s[0]), s[1] + 1),
                                         (x, tnp.asarray(0)))[0])
 ever(tnp.asarray(3.0))
 """
