@@ -136,6 +136,7 @@ def _run(block: Block, environment: dict[Value, np.ndarray], rng) -> list[np.nda
                 result = shaken(result, FUNCTION_ULP, rng)
             if op.name in ORDERED_SUMS:
                 result = _any_zero(result, rng) if value.dtype.is_float else result
+                result = _cancelled(op, operands, value, result, rng)
                 result = _astray(op, operands, value, result, rng)
             if value.dtype in WITHOUT_NAN and op.name not in EXACT:
                 result = _any_zero(result, rng)
@@ -195,6 +196,18 @@ def _astray(op: Op, operands: list[np.ndarray], value: Value, result: np.ndarray
         lost = np.where(rng.integers(0, 2, result.shape) == 1, float(info.max), float(info.min))
     chosen = _overflows(op, operands, value) & (rng.integers(0, 4, result.shape) > 0)
     return np.where(chosen, np.asarray(lost).astype(result.dtype), result)
+
+
+def _cancelled(op: Op, operands: list[np.ndarray], value: Value, result: np.ndarray, rng) -> np.ndarray:
+    """`result` with zeros where no more than the rounding of its addends is left of them."""
+    if not value.dtype.is_float:
+        return result
+    addends = op.definition.rule("evaluate")(
+        [np.abs(x) if as_dtype(x.dtype).is_float else x for x in operands], op.attributes, op.regions,
+        [r.type for r in op.results])[value.index]
+    size = np.asarray(addends).astype(np.float64) * float(ml_dtypes.finfo(result.dtype).eps)
+    little = np.abs(result.astype(np.float64)) <= SUM_ULP * size
+    return np.where(little & (rng.integers(0, 2, result.shape) == 1), result.dtype.type(0), result)
 
 
 def _overflows(op: Op, operands: list[np.ndarray], value: Value) -> np.ndarray:
