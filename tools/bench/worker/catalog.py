@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from . import convolution, gemm, inference, overhead, tensors, training
+from . import convolution, gemm, inference, order, overhead, place, pooling, tensors, training
 from .workload import Workload
 
 WORKLOADS: dict[str, Workload] = {
     w.name: w for family in (
-        gemm, convolution, tensors, overhead, training, inference) for w in family.WORKLOADS
+        gemm, convolution, pooling, tensors, order, place, overhead, training, inference) for w in family.WORKLOADS
 }

@@ -1,4 +1,4 @@
-"""Convolutions of ResNet50 and MobileNet, forward and both gradients, and pooling's gradient.
+"""Convolutions of ResNet50 and MobileNet, forward and both gradients.
 
 Arrays are NHWC and HWIO; PyTorch gets the same memory as NCHW views in `channels_last`, which is what
 it likes best. All pad by half the window on every side, so that all frameworks do the same.
@@ -89,7 +89,7 @@ def _convolutions(batch: int, size: int, inputs: int, outputs: int, window: int,
     )
 
 
-# -- depthwise and pooling ---------------------------------------------------------------------------
+# -- depthwise ---------------------------------------------------------------------------
 
 def _depthwise(batch: int, size: int, channels: int) -> Workload:
     x, w = normal(batch, size, size, channels), normal(3, 3, channels, 1)
@@ -106,30 +106,7 @@ def _depthwise(batch: int, size: int, channels: int) -> Workload:
         tensorflow=lambda f, x, w: f.nn.depthwise_conv2d(x, w, [1, 1, 1, 1], "SAME"))
 
 
-def _pool_gradient(batch: int, size: int, channels: int) -> Workload:
-    small = (size - 3) // 2 + 1
-    x, dy = normal(batch, size, size, channels), normal(batch, small, small, channels)
-
-    def torch(f, x, dy):
-        _, places = f.nn.functional.max_pool2d(x, 3, 2, return_indices=True)
-        return f.ops.aten.max_pool2d_with_indices_backward(dy, x, [3, 3], [2, 2], [0, 0], [1, 1],
-                                                           False, places)
-
-    def tensorflow(f, x, dy):
-        y = f.nn.max_pool2d(x, 3, 2, "VALID")
-        return f.raw_ops.MaxPoolGrad(orig_input=x, orig_output=y, grad=dy, ksize=[1, 3, 3, 1],
-                                     strides=[1, 2, 2, 1], padding="VALID")
-
-    return kernel(
-        f"conv/max-pool-gradient/n{batch}/{size}x{size}x{channels}-3x3s2", (x, dy),
-        result_bytes=x.nbytes,
-        arrange={"torch": lambda arrays: [a.transpose(0, 3, 1, 2) for a in arrays]},
-        xp=lambda f, x, dy: f.vjp(lambda x: f.max_pool(x, 3, 2), x)[1](dy)[0],
-        torch=torch, tensorflow=tensorflow)
-
-
 WORKLOADS = (
     *(w for batch in BATCHES for shape in SHAPES for w in _convolutions(batch, *shape)),
     *(_depthwise(*shape) for shape in DEPTHWISE),
-    _pool_gradient(8, 113, 64),
 )

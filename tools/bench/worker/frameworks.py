@@ -59,10 +59,12 @@ class Tfn(NumPy):
         self.jit = tfn.jit
         self.f = SimpleNamespace(
             np=xp, nn=nn, vjp=tfn.vjp, grad=tfn.grad, scan=tfn.scan, top_k=xp.top_k,
-            logsumexp=xp.logsumexp, jit=tfn.jit,
+            logsumexp=xp.logsumexp, jit=tfn.jit, cumsum=xp.cumsum, cumprod=xp.cumprod,
+            cummax=xp.cummax, random_bits=tfn.random.bits,
             conv=lambda x, w, stride, pad: nn.conv(x, w, stride, [pad, pad]),
             depthwise=lambda x, w, pad: nn.depthwise_conv(x, w, 1, [pad, pad]),
-            max_pool=lambda x, size, stride: nn.max_pool(x, size, stride, "valid"))
+            max_pool=lambda x, size, stride: nn.max_pool(x, size, stride, "valid"),
+            mean_pool=lambda x, size, stride: nn.avg_pool(x, size, stride, "valid"))
 
     def array(self, array: np.ndarray, dtype: str | None = None) -> Any:
         return self.f.np.asarray(array, dtype=dtype)
@@ -103,10 +105,15 @@ class Jax(Tfn):
             return lax.reduce_window(x, -np.inf, lax.max, (1, size, size, 1),
                                      (1, stride, stride, 1), "VALID")
 
+        def mean_pool(x, size, stride):
+            return lax.reduce_window(x, 0.0, lax.add, (1, size, size, 1),
+                                     (1, stride, stride, 1), "VALID") / (size * size)
+
         self.f = SimpleNamespace(
             np=jax.numpy, nn=jax.nn, vjp=jax.vjp, grad=jax.grad, scan=lax.scan, top_k=lax.top_k,
             logsumexp=jax.nn.logsumexp, jit=jax.jit, conv=conv, depthwise=depthwise,
-            max_pool=max_pool)
+            max_pool=max_pool, mean_pool=mean_pool, cumsum=lax.cumsum, cumprod=lax.cumprod,
+            cummax=lax.cummax, random_bits=jax.random.bits)
 
     def array(self, array: np.ndarray, dtype: str | None = None) -> Any:
         return self.jax.numpy.array(array, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Kernels that memory limits: rows, elementwise, optimizer, order, place, reductions."""
+"""Kernels that memory limits: rows, elementwise, optimizer, reductions."""
 
 from __future__ import annotations
 
@@ -160,59 +160,7 @@ def _adam(size: int) -> Workload:
                   carry=3, **programs)
 
 
-# -- order, place, sums ------------------------------------------------------------------------------
-
-def _sort(*shape: int) -> Workload:
-    x = normal(*shape)
-    return kernel(
-        f"order/sort/{'x'.join(map(str, shape))}", (x,), result_bytes=x.nbytes,
-        xp=lambda f, x: f.np.sort(x, axis=-1), numpy=lambda f, x: f.sort(x, axis=-1),
-        torch=lambda f, x: f.sort(x, -1).values, tensorflow=lambda f, x: f.sort(x, axis=-1))
-
-
-def _top_k(rows: int, columns: int, k: int) -> Workload:
-    x = normal(rows, columns)
-    return kernel(
-        f"order/top-{k}/{rows}x{columns}", (x,), xp=lambda f, x: f.top_k(x, k)[0],
-        torch=lambda f, x: f.topk(x, k).values, tensorflow=lambda f, x: f.math.top_k(x, k).values)
-
-
-def _cumsum(rows: int, columns: int) -> Workload:
-    x = normal(rows, columns)
-    return kernel(
-        f"order/cumsum/{rows}x{columns}", (x,), result_bytes=x.nbytes,
-        xp=lambda f, x: f.np.cumsum(x, axis=-1), numpy=lambda f, x: f.cumsum(x, axis=-1),
-        torch=lambda f, x: f.cumsum(x, -1), tensorflow=lambda f, x: f.cumsum(x, axis=-1))
-
-
-def _transpose(size: int) -> Workload:
-    x = normal(size, size)
-    return kernel(
-        f"place/transpose/{size}x{size}", (x,), result_bytes=x.nbytes,
-        xp=lambda f, x: f.np.transpose(x), torch=lambda f, x: x.t().contiguous(),
-        numpy=lambda f, x: f.ascontiguousarray(x.T), tensorflow=lambda f, x: f.transpose(x))
-
-
-def _embedding(words: int, width: int, count: int) -> Workload:
-    return kernel(
-        f"place/embedding/{words}x{width}-{count}",
-        (normal(words, width), integers(count, high=words)), nbytes=8 * count * width,
-        xp=lambda f, table, ids: f.np.take(table, ids, axis=0),
-        numpy=lambda f, table, ids: f.take(table, ids, axis=0),
-        torch=lambda f, table, ids: f.nn.functional.embedding(ids, table),
-        tensorflow=lambda f, table, ids: f.gather(table, ids))
-
-
-def _embedding_gradient(words: int, width: int, count: int) -> Workload:
-    table, dy = normal(words, width), normal(count, width)
-    return kernel(
-        f"place/embedding-gradient/{words}x{width}-{count}",
-        (table, integers(count, high=words), dy), nbytes=2 * dy.nbytes + table.nbytes,
-        xp=lambda f, table, ids, dy: f.vjp(lambda t: f.np.take(t, ids, axis=0), table)[1](dy)[0],
-        torch=lambda f, table, ids, dy: f.ops.aten.embedding_dense_backward(
-            dy, ids.long(), table.shape[0], -1, False),
-        tensorflow=lambda f, table, ids, dy: f.math.unsorted_segment_sum(dy, ids, table.shape[0]))
-
+# -- sums ------------------------------------------------------------------------------------------
 
 def _reduction(name: str, kind: str, axis: int | None, size: int) -> Workload:
     torch_kind = {"max": "amax", "sum": "sum"}[kind]
@@ -234,8 +182,6 @@ WORKLOADS = (
     *(_gelu(kind, size) for kind in ("erf", "tanh") for size in (M, 16 * M)),
     *(_unary(name, M) for name in ("exp", "tanh", "log1p")), _add(M), _add(16 * M),
     _adam(M), _adam(16 * M),
-    _sort(262144), _sort(1024, 1024), _top_k(64, 50257, 50), _cumsum(1024, 4096),
-    _transpose(2048), _embedding(30522, 128, 4096), _embedding_gradient(30522, 128, 4096),
     _reduction("sum-rows", "sum", -1, 2048), _reduction("sum-columns", "sum", 0, 2048),
     _reduction("max", "max", None, 2048),
 )
