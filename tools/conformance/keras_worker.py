@@ -1,0 +1,97 @@
+"""Keras's own tests in one process, run by `keras.py`: `python -P keras_worker.py OPTIONS_AS_JSON`.
+
+The wheel of Keras has the tests, but not the `conftest.py` they need; this file stands in for it. Each
+thing that happens is a line of JSON in the file `channel`, written at once, so that a crash loses
+nothing. tfn is imported only when Keras runs on it: the peers are measured without it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import pytest
+
+TEST_GRAFTS = {"keras.src.trainers.trainer_test": "trainer.Trainer"}
+"""Test modules that choose the class under test by the backend's name, as Keras's own modules do."""
+
+
+def skip_if_backend(name: str, reason: str) -> pytest.MarkDecorator:
+    """What test files import from `conftest`."""
+    return pytest.mark.skipif(os.environ["KERAS_BACKEND"] == name, reason=reason)
+
+
+class Suite:
+    """The pytest plugin: marks, exclusions, and the channel."""
+
+    def __init__(self, options: dict[str, Any]):
+        self.backend: str = options["backend"]
+        self.excluded: dict[str, str] = options["excluded"]
+        self.done = set(options["done"])
+        # Held open for the life of the process.
+        self.channel = open(options["channel"], "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+
+    def tell(self, **event: Any) -> None:
+        self.channel.write(json.dumps(event) + "\n")
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        for name in ("requires_trainable_backend", "multi_device"):
+            config.addinivalue_line("markers", f"{name}: Keras's own")
+
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if item.nodeid not in self.done]
+        for item in items:
+            reason = self.excluded.get(item.nodeid)
+            if reason is None and item.get_closest_marker("multi_device"):
+                reason = "needs several devices"
+            if reason is None and self.backend == "numpy" and item.get_closest_marker(
+                    "requires_trainable_backend"):
+                reason = "the numpy backend does not train"
+            if reason is not None:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if not report.passed:
+            self.tell(id=report.nodeid, outcome=report.outcome, detail=_last_line(report))
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.tell(started=nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or not report.passed:
+            self.tell(id=report.nodeid, outcome=report.outcome,
+                      detail="" if report.passed else _last_line(report))
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self.tell(finished=nodeid)
+
+
+def _last_line(report: Any) -> str:
+    """The message of a failure, or the reason of a skip."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None:
+        return f"{crash.path}:{crash.lineno}: {crash.message}"
+    if isinstance(report.longrepr, tuple):
+        return str(report.longrepr[-1])
+    return next((line for line in reversed(str(report.longrepr).splitlines()) if line.strip()), "")
+
+
+def main(options: dict[str, Any]) -> int:
+    os.environ["KERAS_BACKEND"] = options["backend"]
+    sys.modules["conftest"] = sys.modules[__name__]
+    if options["backend"] == "tfn":
+        from tfn.keras import plug  # type: ignore[import-not-found, unused-ignore]
+
+        plug.GRAFTS.update(TEST_GRAFTS)
+        plug.install()
+    return pytest.main(
+        [*options["targets"], "--rootdir", options["root"], "-q", "--import-mode=importlib",
+         "--continue-on-collection-errors", "-p", "no:cacheprovider",
+         "-o", "addopts=", "-W", "ignore", "--tb=short"],
+        plugins=[Suite(options)])
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))
