@@ -56,11 +56,12 @@ class Tfn(NumPy):
 
         nn: Any = tfn.nn
         xp: Any = tfn.numpy
+        random: Any = tfn.random
         self.jit = tfn.jit
         self.f = SimpleNamespace(
             np=xp, nn=nn, vjp=tfn.vjp, grad=tfn.grad, scan=tfn.scan, top_k=xp.top_k,
             logsumexp=xp.logsumexp, jit=tfn.jit, cumsum=xp.cumsum, cumprod=xp.cumprod,
-            cummax=xp.cummax, random_bits=tfn.random.bits,
+            cummax=xp.cummax, random_bits=random.bits,
             conv=lambda x, w, stride, pad: nn.conv(x, w, stride, [pad, pad]),
             depthwise=lambda x, w, pad: nn.depthwise_conv(x, w, 1, [pad, pad]),
             max_pool=lambda x, size, stride: nn.max_pool(x, size, stride, "valid"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .workload import Workload, integers, kernel, normal
 
 M = 1 << 20
@@ -61,8 +63,8 @@ def _cumulative(name: str, rows: int, columns: int, axis: int) -> Workload:
         found = getattr(f, name)(x, axis)
         return found.values if name == "cummax" else found
 
-    programs = {"xp": lambda f, x: getattr(f, name)(x, axis), "torch": through_torch,
-                "numpy": numpy}
+    programs: dict[str, Any] = {"xp": lambda f, x: getattr(f, name)(x, axis),
+                                "torch": through_torch, "numpy": numpy}
     if name != "cummax":
         programs["tensorflow"] = lambda f, x: getattr(f.math, name)(x, axis=axis)
     return kernel(f"order/{name}/{rows}x{columns}-{'rows' if axis else 'columns'}", (x,),
