@@ -1,4 +1,4 @@
-"""`python -m tfn.tools.conformance keras`: the installed Keras's own tests, on tfn or on another backend.
+"""`python -m tfn.tools.conformance keras`: Keras's own tests, on tfn or on another backend.
 
 The tests run in processes of their own (`keras_worker.py`), a few files at a time. When one dies, or a
 test takes too long, that test has failed and a new process goes on with the next.
