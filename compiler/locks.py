@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import weakref
+from collections.abc import Callable
+from typing import TypeVar
 
 _LOCKS: weakref.WeakSet = weakref.WeakSet()
 
@@ -17,6 +20,22 @@ def new_lock() -> threading.Lock:
 def new_rlock():
     """`new_lock`, for a thread that may come back to what it holds."""
     return _known(threading.RLock())
+
+
+_T = TypeVar("_T")
+
+
+def once(make: Callable[..., _T]) -> Callable[..., _T]:
+    """`functools.cache` for what must exist once: of two threads that need it first, one makes it and
+    the other waits. Machine code and what it points to must not be replaced by a twin."""
+    known, lock = functools.cache(make), new_rlock()
+
+    @functools.wraps(make)
+    def made(*arguments) -> _T:
+        with lock:
+            return known(*arguments)
+
+    return made
 
 
 def _known(lock):

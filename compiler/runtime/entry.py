@@ -12,7 +12,6 @@ rank, shape, the argument that lends its memory or -1, a number for `refill`, tw
 from __future__ import annotations
 
 import ctypes
-import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -20,6 +19,7 @@ import numpy as np
 
 from ..codegen.native import Loader
 from ..errors import UnsupportedError
+from ..locks import once
 from .disk import cached_object
 from .memory import ALIGNMENT, PIECE, Memory, allocate, header, new_piece
 
@@ -406,7 +406,7 @@ _FASTCALL = 0x80
 _LOADER = Loader()
 
 
-@functools.cache
+@once
 def _method() -> _Method:
     _check_layout()
     address = _LOADER.load("tfn_enter", cached_object(_text()))
@@ -420,7 +420,7 @@ def _function(table: np.ndarray):
     return make(ctypes.addressof(_method()), id(table), None)
 
 
-@functools.cache
+@once
 def _new_from_descr() -> int:
     """The address of NumPy's PyArray_NewFromDescr."""
     try:

@@ -8,7 +8,6 @@ loop slower than the machine. `tfn bench` and profiles give times as fractions o
 from __future__ import annotations
 
 import ctypes
-import functools
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import numpy as np
 
 from ..codegen.native import Loader, compile_object
 from ..codegen.target import Target
+from ..locks import once
 
 # An FMA takes 4 to 5 cycles and two start per cycle: 8 to 10 chains keep both units busy, 12 leave
 # room, and 16 registers hold them.
@@ -140,7 +140,7 @@ def _best(threads: int, body: Callable[[int], None]) -> float:
 _LOADER = Loader()
 
 
-@functools.cache
+@once
 def _function(name: str, lanes: int, arguments: tuple) -> Callable[..., None]:
     """The loop `name`; calling it releases the GIL."""
     address = _LOADER.load(name, compile_object(_TEXTS[name](lanes), Target.host()))

@@ -11,7 +11,6 @@ Which thread takes which chunk is open; kernels write the same bits whoever does
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ import numpy as np
 from ..codegen.native import Loader
 from ..codegen.target import Target
 from ..errors import UnsupportedError
+from ..locks import once
 from .disk import cached_object
 
 MAX_THREADS = 256
@@ -269,7 +269,7 @@ class Pool:
 _LOADER = Loader()
 
 
-@functools.cache
+@once
 def _functions(machine: str) -> tuple[int, int]:
     """Addresses of the worker and of `tfn_parallel`."""
     declare_pause, pause = _PAUSE[machine]
@@ -281,7 +281,7 @@ def _functions(machine: str) -> tuple[int, int]:
     return worker, parallel
 
 
-@functools.cache
+@once
 def pool() -> Pool:
     """The pool of this process, made at first use."""
     return Pool(thread_count())

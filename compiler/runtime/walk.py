@@ -18,7 +18,6 @@ Programs made while `RECORDS.active` have a walker that also writes down when ea
 from __future__ import annotations
 
 import ctypes
-import functools
 import time
 import weakref
 from typing import Any
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from ..codegen.native import Loader
+from ..locks import once
 from .disk import cached_object
 
 _TEXT = """
@@ -283,7 +283,7 @@ COLLECTIVES = {
 _LOADER = Loader()
 
 
-@functools.cache
+@once
 def _address(name: str) -> int:
     texts = {"tfn_walk": _TEXT, "tfn_copy": _COPY}
     texts |= {function: _COLLECTIVE % (function, arguments)
@@ -309,7 +309,7 @@ class Records:
 RECORDS = Records()
 
 
-@functools.cache
+@once
 def _timed() -> tuple[int, int]:
     """The addresses of the timed walker and of the function that says where it writes."""
     walk, record = _LOADER.load_all(["tfn_walk_timed", "tfn_record"],
@@ -322,7 +322,7 @@ def walker():
     return _walker(RECORDS.active)
 
 
-@functools.cache
+@once
 def _walker(timed: bool):
     signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 4)
     return signature(_walk_address(timed))

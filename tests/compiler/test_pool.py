@@ -6,6 +6,8 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from tfn.compiler.compile import compile_function
 from tfn.compiler.ir.core import TensorType
 from tfn.compiler.ir.dims import Dim
 from tfn.compiler.ir.dtypes import F32
+from tfn.compiler.locks import once
 from tfn.compiler.trace.core import trace
 
 PROGRAM = textwrap.dedent("""
@@ -107,6 +110,20 @@ def test_callers_at_the_same_time():
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def test_threads_that_need_a_thing_first_share_it():
+    made = []
+
+    @once
+    def make(name: str) -> object:
+        time.sleep(0.01)
+        made.append(name)
+        return object()
+
+    with ThreadPoolExecutor(8) as executor:
+        found = list(executor.map(make, ["a", "b"] * 8))
+    assert sorted(made) == ["a", "b"] and len(set(found)) == 2
 
 
 @pytest.mark.parametrize(("work", "tasks", "chunk"), [
