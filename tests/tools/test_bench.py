@@ -246,7 +246,8 @@ SHARED = """gemm/f32-At/784x512x32 gemm/f32-batch/96x128x128x64 gemm/int8/256x25
  rows/layernorm-gradient/1365x768 rows/cross-entropy-gradient/512x10000 elementwise/gelu-erf/1M
  elementwise/log1p/1M elementwise/adam/1M order/top-10/1x1048576
  order/cumsum/4096x4096-rows pool/mean-gradient/n32/28x28x32-3x3s2 place/cast/float32-int8
- place/embedding-gradient/30522x768-8192 place/random-bits/threefry-4M reduction/max/2048x2048 overhead/scan-1000-steps""".split()
+ place/embedding-gradient/30522x768-8192 place/random-bits/threefry-4M reduction/max/2048x2048
+overhead/scan-1000-steps""".split()
 
 
 @pytest.mark.outside("jax")

@@ -6,6 +6,8 @@ from . import convolution, gemm, inference, order, overhead, place, pooling, ten
 from .workload import Workload
 
 WORKLOADS: dict[str, Workload] = {
-    w.name: w for family in (
-        gemm, convolution, pooling, tensors, order, place, overhead, training, inference) for w in family.WORKLOADS
+    w.name: w
+    for family in (
+        gemm, convolution, pooling, tensors, order, place, overhead, training, inference)
+    for w in family.WORKLOADS
 }
