@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -37,6 +38,14 @@ class Suite:
         self.channel.write(json.dumps(event) + "\n")
 
     def pytest_configure(self, config: pytest.Config) -> None:
+        if self.backend == "tfn":
+            from tfn.keras import plug  # type: ignore[import-not-found, unused-ignore]
+
+            # Here, so that it comes before pytest's own finder.
+            plug.GRAFTS.update(TEST_GRAFTS)
+            plug.install()
+        # Where `keras` is missing, pytest makes modules for the packages above a test file.
+        import_module("keras")
         for name in ("requires_trainable_backend", "multi_device"):
             config.addinivalue_line("markers", f"{name}: Keras's own")
 
@@ -81,11 +90,6 @@ def _last_line(report: Any) -> str:
 def main(options: dict[str, Any]) -> int:
     os.environ["KERAS_BACKEND"] = options["backend"]
     sys.modules["conftest"] = sys.modules[__name__]
-    if options["backend"] == "tfn":
-        from tfn.keras import plug  # type: ignore[import-not-found, unused-ignore]
-
-        plug.GRAFTS.update(TEST_GRAFTS)
-        plug.install()
     return pytest.main(
         [*options["targets"], "--rootdir", options["root"], "-q", "--import-mode=importlib",
          "--continue-on-collection-errors", "-p", "no:cacheprovider",
