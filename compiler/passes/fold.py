@@ -49,6 +49,6 @@ def _fold(op: Op, rewriter: Rewriter) -> list[np.ndarray] | None:
         with np.errstate(all="ignore"):
             results = op.definition.evaluate(operands, op.attributes, op.regions,
                                              [r.type for r in op.results])
+            return [conform(v, r.type) for v, r in zip(results, op.results, strict=True)]
     except UnsupportedError:
         return None
-    return [conform(v, r.type) for v, r in zip(results, op.results, strict=True)]

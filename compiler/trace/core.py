@@ -138,7 +138,7 @@ def _evaluate(op, inputs, attributes, regions, types) -> list[Array]:
         raise leaked(stray)
     with np.errstate(all="ignore"):
         outputs = op.rule("evaluate")([i._data for i in inputs], attributes, regions, types)
-    results = [Array(conform(o, t)) for o, t in zip(outputs, types, strict=True)]
+        results = [Array(conform(o, t)) for o, t in zip(outputs, types, strict=True)]
     if CHECKS.nans or CHECKS.infs:
         _check(op, inputs, results)
     return results
