@@ -1,12 +1,13 @@
 """Programs as straight lists: control flow becomes copies and jumps, reshapes become aliases.
 
 `while`, `if` and `case` own the buffers of their results. A loop copies its initial state there, its
-regions read their arguments from there, and what the body returns is copied (or computed) back.
+regions read their arguments from there, and what the body returns is copied back. Which of the copies
+need not be is found later (`coalesce.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -64,6 +65,16 @@ class Program:
     def mark(self, label: Label) -> None:
         label.node = len(self.nodes)
 
+    def drop(self, numbers: Set[int]) -> None:
+        """Leave out some nodes."""
+        left = [0]
+        for number in range(len(self.nodes)):
+            left.append(left[-1] + (number not in numbers))
+        for label in {n.target for n in self.nodes if n.target is not None}:
+            label.node = left[label.node]
+        self.loops = [(left[first], left[last + 1] - 1) for first, last in self.loops]
+        self.nodes = [n for i, n in enumerate(self.nodes) if i not in numbers]
+
 
 def linearise(block: Block, program: Program | None = None) -> Program:
     """The nodes of a fused block. Raises `UnsupportedError` for an op that has no code."""
@@ -118,53 +129,27 @@ def _while(op: Op, program: Program) -> None:
     program.mark(start)
     linearise(condition, program)
     program.add(None, condition.returns, (), end, unless=1)
-    first = len(program.nodes)
     linearise(body, program)
-    _write_back(program, body.returns, state, first)
+    _write_back(program, body.returns, state)
     program.add(None, (), (), start)
     program.mark(end)
     program.loops.append((start.node, end.node - 1))
 
 
-def _write_back(program: Program, values: Sequence[Value], state: Sequence[Value],
-                first: int) -> None:
-    """Store the new state: in place where the old is no longer read, else by copies."""
+def _write_back(program: Program, values: Sequence[Value], state: Sequence[Value]) -> None:
+    """Copy the new state over the old. An old value that moves to another place is saved before anything
+    is overwritten."""
+    moves = []
     for value, owner in zip(values, state, strict=True):
-        if values.count(value) == 1 and _may_take(program, value, owner, values, first):
-            program.roots[value] = (owner, 0)
-    moves = [(v, s) for v, s in zip(values, state, strict=True)
-             if program.root(v) != (s, 0)]
-    # An old state value that moves to another place is saved before anything is overwritten.
-    saved = []
-    for value, owner in moves:
+        if program.root(value) == (owner, 0):
+            continue
         if program.root(value)[0] in state:
-            keep = Value(value.type, value.owner, -1)
-            program.add(None, (value,), (keep,))
-            value = keep
-        saved.append((value, owner))
-    for value, owner in saved:
+            saved = Value(value.type, value.owner, -1)
+            program.add(None, (value,), (saved,))
+            value = saved
+        moves.append((value, owner))
+    for value, owner in moves:
         program.add(None, (value,), (owner,))
-
-
-def _may_take(program: Program, value: Value, owner: Value, values: Sequence[Value],
-              first: int) -> bool:
-    """May `value`, made by a node of the body, be computed in the memory of `owner`?"""
-    made = next((n for n in range(first, len(program.nodes))
-                 if value in program.nodes[n].writes), None)
-    if made is None or value in program.roots:
-        return False
-    if any(program.root(v)[0] is owner for v in values if v is not value):
-        return False
-    readers = [n for n in range(made, len(program.nodes))
-               if any(program.root(v)[0] is owner for v in program.nodes[n].reads)]
-    if not readers:
-        return True
-    node = program.nodes[made]
-    if readers != [made]:
-        return False
-    if node.op is None:
-        return program.root(node.reads[0]) == (owner, 0)
-    return reads_in_place(node.op, owner, lambda v: program.root(v)[0])
 
 
 def _branch(op: Op, program: Program, tests: Sequence[int]) -> None:
@@ -174,14 +159,9 @@ def _branch(op: Op, program: Program, tests: Sequence[int]) -> None:
         other = Label()
         if number < len(tests):
             program.add(None, op.operands, (), other, unless=tests[number])
-        first = len(program.nodes)
         linearise(region, program)
         for value, owner in zip(region.returns, op.results, strict=True):
-            made = any(value in n.writes for n in program.nodes[first:])
-            if made and value not in program.roots and region.returns.count(value) == 1:
-                program.roots[value] = (owner, 0)
-            else:
-                program.add(None, (value,), (owner,))
+            program.add(None, (value,), (owner,))
         if number < len(tests):
             program.add(None, (), (), end)
             program.mark(other)

@@ -18,7 +18,8 @@ from ..dump import write_plan
 from ..ir.core import Function, Op, Value
 from ..ir.dims import Extent
 from .arena import Buffer, arrange
-from .linear import Node, linearise, reads_in_place
+from .coalesce import coalesce
+from .linear import Node, linearise
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,9 @@ class _Planner:
         return self.program.root(value)[0]
 
     def run(self) -> Plan:
+        self._share()
         for i, argument in enumerate(self.function.arguments):
-            self.places[argument] = Place("argument", i)
+            self.places.setdefault(self.root(argument), Place("argument", i))
         for value, array in self.program.constants.items():
             self.places[value] = Place("constant", len(self.plan.constants))
             self.plan.constants.append(array)
@@ -107,35 +109,40 @@ class _Planner:
         for node in nodes:
             if node.op is not None and node.op.name == "tfn.kernel":
                 self.kernels[node] = emit_kernel(node.op, self.target)
-        made = self._lifetimes(nodes)
-        copies = self._results(nodes, made)
+        self._lifetimes(nodes)
         self._arena(nodes)
         total = 0
         for node in nodes:
             self.numbers.append(total)
-            total += self._count(node)
+            total += len(self.kernels[node].phases) if node in self.kernels else 1
         self.numbers.append(total)
         for node in nodes:
             self.plan.steps += self._steps(node)
-        for place, value in copies:
-            self.plan.steps.append(_copy(self.place(value), place, value))
         return self.plan
 
-    def _count(self, node: Node) -> int:
-        """The steps of a node: those of its kernel, and none for a copy to the same place."""
-        if node in self.kernels:
-            return len(self.kernels[node].phases)
-        is_void = (node.op is None and node.target is None
-                   and self.place(node.reads[0]) == self.place(node.writes[0]))
-        return 0 if is_void else 1
+    def _share(self) -> None:
+        """Copy what is returned to the results, let donated arguments lend them their memory, and drop
+        the copies that need not be."""
+        function = self.function
+        results = [Value(v.type, function.body, -1) for v in function.returns]
+        for value, result in zip(function.returns, results, strict=True):
+            self.program.add(None, (value,), (result,))
+        donated = [(function.arguments[i], results[j])
+                   for i, attributes in enumerate(function.argument_attributes)
+                   for j in [attributes.get("tf.aliasing_output")] if j is not None]
+        lent = coalesce(self.program, function.arguments, results, donated)
+        for j, result in enumerate(results):
+            self.places[self.root(result)] = Place("result", j)
+        self.plan.donations = {results.index(r): function.arguments.index(a) for a, r in donated
+                               if a in lent}
 
     def place(self, value: Value) -> Place:
         root, offset = self.program.root(value)
         base = self.places[root]
         return Place(base.base, base.number, base.offset + offset)
 
-    def _lifetimes(self, nodes: list[Node]) -> dict[Value, int]:
-        """Fill `last`, the last node that needs a value; returns the first that writes it."""
+    def _lifetimes(self, nodes: list[Node]) -> None:
+        """Fill `last`, the last node that needs a value."""
         made: dict[Value, int] = {}
         for number, node in enumerate(nodes):
             for value in node.writes:
@@ -147,45 +154,6 @@ class _Planner:
             for value, number in self.last.items():
                 if first <= number < end and made.get(value, -1) < first:
                     self.last[value] = end
-        return made
-
-    def _results(self, nodes: list[Node], made: dict[Value, int]) -> list[tuple[Place, Value]]:
-        """Give each result its own buffer; returns the copies needed at the end."""
-        copies, taken = [], set()
-        for j, value in enumerate(self.function.returns):
-            root, offset = self.program.root(value)
-            place = Place("result", j)
-            whole = root in made and isinstance(offset, int) and offset == 0 \
-                and root.type.nbytes == value.type.nbytes
-            if whole and root not in taken:
-                taken.add(root)
-                self.places[root] = place
-            else:
-                copies.append((place, value))
-        self._donate(nodes, made, {self.root(v) for _, v in copies})
-        for value in self.function.returns:
-            self.last[self.root(value)] = len(nodes)
-        return copies
-
-    def _donate(self, nodes: list[Node], made: dict[Value, int], copied: set[Value]) -> None:
-        for i, attributes in enumerate(self.function.argument_attributes):
-            j = attributes.get("tf.aliasing_output")
-            if j is None:
-                continue
-            argument = self.function.arguments[i]
-            root = self.root(self.function.returns[j])
-            if self.places.get(root) != Place("result", j) or argument in copied:
-                continue
-            producer, last_read = made[root], self.last.get(argument, -1)
-            if last_read > producer or (last_read == producer
-                                        and not self._in_place(nodes[producer], argument)):
-                continue
-            self.plan.donations[j] = i
-
-    def _in_place(self, node: Node, argument: Value) -> bool:
-        if node.op is None:
-            return self.program.root(node.reads[0]) == (argument, 0)
-        return reads_in_place(node.op, argument, self.root)
 
     def _arena(self, nodes: list[Node]) -> None:
         """Offsets for everything that lives and dies inside the program, and for scratch memory."""
@@ -227,8 +195,6 @@ class _Planner:
             return [Step(None, places, (), jump=Jump(target, node.unless, width))]
         if node.op is None:
             source, target_place = places
-            if source == target_place:
-                return []
             return [_copy(source, target_place, node.writes[0])]
         if node.op.definition.host:
             return [Step(None, places, (), host=node.op)]

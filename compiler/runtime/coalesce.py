@@ -1,0 +1,171 @@
+"""Copies that need not be: what is copied is computed where the copy would go.
+
+A straight program (`linear.py`) copies the first state of a loop into it, each new state over the old
+one, results into their buffers. Two values may share memory when neither is written while the other is
+still to be read: the test by which register allocators merge registers. Loops come before what runs
+once, and large values before small ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..ir.core import Value
+from .linear import Node, Program, reads_in_place
+
+Pair = tuple[Value, Value]
+
+
+def coalesce(program: Program, arguments: Sequence[Value], results: Sequence[Value],
+             donated: Sequence[Pair]) -> set[Value]:
+    """Merge the memory of values that are copied to each other, and drop those copies.
+
+    `results` are read at the end. `donated` pairs an argument with the result that may have its memory;
+    returned are the arguments whose memory a result has. Other arguments are never written.
+    """
+    copies = [number for number, node in enumerate(program.nodes)
+              if is_copy(node) and _fits(program, *node.reads, *node.writes)]
+    classes = _Classes(program, results, [*donated, *(
+        (program.nodes[n].reads[0], program.nodes[n].writes[0]) for n in copies)])
+    lent = {argument for argument, result in donated if classes.merge(argument, result)}
+    classes.pinned = set(arguments) - lent
+    depth = _depth(program)
+    for number in sorted(copies, key=lambda n: (
+            -depth[n], -program.nodes[n].writes[0].type.nominal_bytes)):
+        node = program.nodes[number]
+        classes.merge(node.reads[0], node.writes[0])
+    program.roots.update(classes.shared())
+    program.drop({n for n, node in enumerate(program.nodes) if is_copy(node)
+                  and program.root(node.reads[0]) == program.root(node.writes[0])})
+    return lent
+
+
+def is_copy(node: Node) -> bool:
+    return node.op is None and node.target is None
+
+
+def _fits(program: Program, source: Value, copy: Value) -> bool:
+    """Could they be one memory? Each all of its own, of one size, and no constant."""
+    for value in (source, copy):
+        root, offset = program.root(value)
+        if offset != 0 or root.type.nbytes != value.type.nbytes or root in program.constants:
+            return False
+    return source.type.nbytes == copy.type.nbytes
+
+
+def _depth(program: Program) -> list[int]:
+    """How many loops are around each node."""
+    depth = [0] * len(program.nodes)
+    for first, last in program.loops:
+        for number in range(first, last + 1):
+            depth[number] += 1
+    return depth
+
+
+class _Classes:
+    """Values that share memory, in sets of bits."""
+
+    def __init__(self, program: Program, results: Sequence[Value], pairs: Sequence[Pair]):
+        self.program = program
+        self.values: list[Value] = list(dict.fromkeys(
+            program.root(v)[0] for pair in pairs for v in pair))
+        self.numbers = {v: i for i, v in enumerate(self.values)}
+        self.pinned: set[Value] = set()
+        """Values that stay alone."""
+        self.home = list(range(len(self.values)))
+        """The class of each value, and for each class its members and what may not join them."""
+        self.members = [1 << i for i in self.home]
+        self.conflicts = [0] * len(self.home)
+        self.last: dict[tuple[int, int], list[Node]] = {}
+        """Kernels that write one value and are the last to read another. They may share memory if such a
+        kernel reads each element where it writes it."""
+        self._scan(self._bits(results))
+
+    def merge(self, a: Value, b: Value) -> bool:
+        """Let two values share memory, with all that share theirs; False when they must not."""
+        a, b = (self.program.root(v)[0] for v in (a, b))
+        if a is b:
+            return True
+        if a in self.pinned or b in self.pinned:
+            return False
+        x, y = (self._class(self.numbers[v]) for v in (a, b))
+        if x == y:
+            return True
+        if (self.conflicts[x] & self.members[y] or self.conflicts[y] & self.members[x]
+                or not self._in_place(x, y) or not self._in_place(y, x)):
+            return False
+        self.home[y] = x
+        self.members[x] |= self.members[y]
+        self.conflicts[x] |= self.conflicts[y]
+        return True
+
+    def shared(self) -> dict[Value, tuple[Value, int]]:
+        """Value -> what has its memory, for all that share another's."""
+        return {value: (self.values[self._class(i)], 0) for i, value in enumerate(self.values)
+                if self._class(i) != i}
+
+    def _class(self, number: int) -> int:
+        while self.home[number] != number:
+            number = self.home[number]
+        return number
+
+    def _in_place(self, written: int, read: int) -> bool:
+        """Do all kernels that write one class and are the last to read the other go through them side
+        by side?"""
+        root = self.program.root
+        return all(
+            node.op is not None and reads_in_place(node.op, self.values[r], lambda v: root(v)[0])
+            for w in _split(self.members[written]) for r in _split(self.members[read])
+            for node in self.last.get((w, r), ()))
+
+    def _bits(self, values: Sequence[Value]) -> int:
+        bits = 0
+        for value in values:
+            number = self.numbers.get(self.program.root(value)[0])
+            if number is not None:
+                bits |= 1 << number
+        return bits
+
+    def _scan(self, at_end: int) -> None:
+        """What is still to be read after a node must not be where the node writes."""
+        nodes = self.program.nodes
+        reads = [self._bits(n.reads) for n in nodes]
+        writes = [self._bits(n.writes) for n in nodes]
+        live = [0] * len(nodes) + [at_end]
+        """What is still to be read before each node."""
+
+        def after(number: int) -> int:
+            target = nodes[number].target
+            if target is None:
+                return live[number + 1]
+            return live[target.node] | (live[number + 1] if nodes[number].reads else 0)
+
+        changed = True
+        while changed:
+            changed = False
+            for number in reversed(range(len(nodes))):
+                found = reads[number] | (after(number) & ~writes[number])
+                changed |= found != live[number]
+                live[number] = found
+            # Without a jump back, what follows is known when it is asked for.
+            changed &= bool(self.program.loops)
+        for number, node in enumerate(nodes):
+            kept = after(number) | writes[number]
+            for written in _split(writes[number]):
+                others = kept & ~(1 << written)
+                if is_copy(node):
+                    self.conflicts[written] |= others & ~reads[number]
+                    continue
+                self.conflicts[written] |= others
+                for read in _split(reads[number] & ~kept):
+                    self.last.setdefault((written, read), []).append(node)
+        for given in _split(live[0]):
+            self.conflicts[given] |= live[0] & ~(1 << given)
+
+
+def _split(bits: int) -> Iterator[int]:
+    """The numbers in a set of bits."""
+    while bits:
+        lowest = bits & -bits
+        yield lowest.bit_length() - 1
+        bits ^= lowest
