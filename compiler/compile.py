@@ -26,7 +26,6 @@ from .runtime.bound import Bound, size_of
 from .runtime.cache import KERNELS
 from .runtime.memory import aligned_copy
 from .runtime.plan import Plan, make_plan
-from .runtime.pool import pool
 
 
 class Communicator(Protocol):
@@ -78,7 +77,7 @@ def compile_function(
     target = target or Target.host()
     with _uncollected():
         fused = run_passes(function, target)
-        plan = make_plan(fused, target, pool().threads)
+        plan = make_plan(fused, target)
     return Executable(fused, plan, communicator)
 
 

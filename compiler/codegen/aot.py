@@ -83,7 +83,7 @@ def emit_object(functions: Mapping[str, Function], target: Target) -> CompiledOb
     placeholders: dict[bytes, bytes] = {}
     for symbol, function in functions.items():
         fused = run_passes(function, target)
-        plan = make_plan(fused, target)
+        plan = make_plan(fused, target, threads=1)
         for kernel in plan.kernels():
             texts[kernel.name] = kernel.text
         entries[symbol] = Entry(symbol, fused.argument_types, fused.result_types,

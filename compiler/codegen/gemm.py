@@ -496,7 +496,7 @@ class _Gemm:
             by_loop = dict(at)
             self._split(emit.iadd(row, r), self.axes.m, by_loop)
             line = self._sum_at(c, emit.imul(r, self.om))
-            with emit.loop(0, columns) as j, emit.scope():
+            with emit.loop(0, columns, independent=True) as j, emit.scope():
                 place = dict(by_loop)
                 self._split(emit.iadd(column, j), self.axes.n, place)
                 index = [place[loop] for ((loop, _),) in self.spec.out]

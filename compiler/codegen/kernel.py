@@ -26,6 +26,7 @@ from .emitter import Emitter
 from .extents import Extents
 from .gemm import gemm
 from .matrix import is_matrix_product
+from .overwrite import overwritable
 from .target import Target
 from .update import update_window, updated
 from .weight_gradient import weight_gradient
@@ -86,7 +87,8 @@ def emit_kernel(op: Op, target: Target) -> Kernel:
         names.append("%scratch")
     if emit.lane_bytes:
         names.append("%lanes")
-    text = _assemble(emit, names, target)
+    shared = {f"%b{n}" for pair in overwritable(op) for n in (pair[0], len(op.operands) + pair[1])}
+    text = _assemble(emit, names, shared, target)
     digest = hashlib.sha256(
         "\0".join([VERSION, target.triple, target.cpu, target.features, text]).encode())
     name = f"k{digest.hexdigest()[:24]}"
@@ -95,12 +97,14 @@ def emit_kernel(op: Op, target: Target) -> Kernel:
                   emit.lane_bytes)
 
 
-def _assemble(emit: Emitter, names: list[str], target: Target) -> str:
+def _assemble(emit: Emitter, names: list[str], shared: set[str], target: Target) -> str:
+    """The module. Memory of the parameters `shared` may be one."""
     count = len(emit.extents.arguments)
     tail = ["%scalars", "%first", "%last", "%lane"]
     typed = [f"ptr {n}" for n in names] + [f"i64 %n{i}" for i in range(count)]
     arguments = ", ".join([*typed, "ptr %scalars", *(f"i64 {t}" for t in tail[1:])])
-    parameters = ", ".join([*(t.replace("ptr", "ptr noalias") for t in typed),
+    parameters = ", ".join([*(t if t.removeprefix("ptr ") in shared else
+                              t.replace("ptr", "ptr noalias") for t in typed),
                             "ptr noalias %scalars", *(f"i64 {t}" for t in tail[1:])])
     load = []
     for i, name in enumerate(names):
@@ -127,6 +131,7 @@ define void @kernel(ptr %buffers, ptr %extents, ptr %scalars, i64 %first, i64 %l
 }}
 attributes #1 = {{ noinline nounwind "prefer-vector-width"="{width}" }}
 attributes #0 = {{ nounwind "prefer-vector-width"="{width}" "no-trapping-math"="true" }}
+{chr(10).join(emit.metadata)}
 """
 
 
@@ -176,7 +181,8 @@ def _element_loops(emit: Emitter, outputs: list[tuple[Value, str]], ops: list[Op
             if outer == 0:
                 _nest(emit, group, ())
                 continue
-            with emit.loop("%first", "%last") as task, emit.scope():
+            alone = outer == len(shape) == 1
+            with emit.loop("%first", "%last", independent=alone) as task, emit.scope():
                 if outer == 1:
                     _nest(emit, group, (task,))
                 else:
@@ -187,7 +193,8 @@ def _element_loops(emit: Emitter, outputs: list[tuple[Value, str]], ops: list[Op
 def _nest(emit: Emitter, group, index) -> None:
     first = group[0][0]
     if len(index) < len(first.shape):
-        with emit.loop(0, emit.extent(first, len(index))) as i, emit.scope():
+        innermost = len(index) + 1 == len(first.shape)
+        with emit.loop(0, emit.extent(first, len(index)), independent=innermost) as i, emit.scope():
             _nest(emit, group, (*index, i))
         return
     registers = [emit.at(value, index) for value, _ in group]

@@ -57,6 +57,7 @@ class Text:
         self.lines: list[str] = []
         self.current = "start"
         self.declarations: set[str] = set()
+        self.metadata: list[str] = []
         self._count = 0
 
     def fresh(self, prefix: str = "t") -> str:
@@ -81,8 +82,12 @@ class Text:
         self.declarations.add(declaration)
 
     @contextmanager
-    def loop(self, low: Index, high: Index, step: int = 1) -> Iterator[str]:
-        """`for i in range(low, high, step)`, tested before the first round."""
+    def loop(self, low: Index, high: Index, step: int = 1, independent: bool = False
+             ) -> Iterator[str]:
+        """`for i in range(low, high, step)`, tested before the first round.
+
+        `independent`: no round reads or writes what another writes, which LLVM need not find out.
+        """
         head, body, done = (self.fresh(p) for p in ("head", "body", "done"))
         before = self.current
         index = f"%{self.fresh('i')}"
@@ -97,8 +102,21 @@ class Text:
         following = self.inst(f"add nuw nsw i64 {index}, {step}")
         self.lines[place] = (
             f"  {index} = phi i64 [{low}, %{before}], [{following}, %{self.current}]")
-        self.do(f"br label %{head}")
+        self.do(f"br label %{head}{self._independent(place) if independent else ''}")
         self.block(done)
+
+    def _independent(self, start: int) -> str:
+        """Mark every access since line `start` as one of a loop that ends here, and the loop. The
+        variables of a round are its own: they become registers."""
+        group = len(self.metadata)
+        self.metadata += [f"!{group} = distinct !{{}}",
+                          f"!{group + 1} = distinct !{{!{group + 1}, !{group + 2}}}",
+                          f'!{group + 2} = !{{!"llvm.loop.parallel_accesses", !{group}}}']
+        for number in range(start, len(self.lines)):
+            line = self.lines[number]
+            if (" = load " in line or line.startswith("  store ")) and "ptr %cell" not in line:
+                self.lines[number] = f"{line}, !llvm.access.group !{group}"
+        return f", !llvm.loop !{group + 1}"
 
     # -- index arithmetic -------------------------------------------------------------------------
 

@@ -38,6 +38,9 @@ class Bound:
     def __init__(self, function: Function, plan: Plan, constants: Sequence[np.ndarray],
                  addresses: Sequence[int], scalars: Sequence[np.ndarray | None], communicator,
                  sizes: dict[str, int]):
+        if plan.threads < pool().threads:
+            raise ValueError(f"the plan of {function.name} has memory for {plan.threads} threads,"
+                             f" the pool has {pool().threads}: leave out make_plan's `threads`")
         self.donations = plan.donations
         self._communicator = communicator
         self.arena = allocate((max(size_of(plan.arena_bytes, sizes), 1),), np.dtype(np.uint8))

@@ -1,4 +1,5 @@
-"""Copies that need not be: what is copied is computed where the copy would go.
+"""Values that share memory: what is copied is made where the copy would go, and a kernel may write over
+an operand that nothing needs afterwards.
 
 A straight program (`linear.py`) copies the first state of a loop into it, each new state over the old
 one, results into their buffers. Two values may share memory when neither is written while the other is
@@ -10,38 +11,63 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ..codegen.overwrite import overwritable
 from ..ir.core import Value
-from .linear import Node, Program, reads_in_place
+from .linear import Node, Program
 
 Pair = tuple[Value, Value]
 
 
-def coalesce(program: Program, arguments: Sequence[Value], results: Sequence[Value],
-             donated: Sequence[Pair]) -> set[Value]:
-    """Merge the memory of values that are copied to each other, and drop those copies.
+def coalesce(program: Program, arguments: Sequence[Value], results: Sequence[Pair],
+             donated: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """Merge the memory of values that are copied to each other or computed in place, and drop those
+    copies.
 
-    `results` are read at the end. `donated` pairs an argument with the result that may have its memory;
-    returned are the arguments whose memory a result has. Other arguments are never written.
+    `results` are values and where they are copied to at the end. `donated` are numbers of an argument
+    and of the result that may have its memory; returned are those that do, argument by result. Other
+    arguments are never written.
     """
-    copies = [number for number, node in enumerate(program.nodes)
-              if is_copy(node) and _fits(program, *node.reads, *node.writes)]
-    classes = _Classes(program, results, [*donated, *(
-        (program.nodes[n].reads[0], program.nodes[n].writes[0]) for n in copies)])
-    lent = {argument for argument, result in donated if classes.merge(argument, result)}
-    classes.pinned = set(arguments) - lent
+    moves = [_move(number, node) for number, node in enumerate(program.nodes) if is_copy(node)]
+    over = [pair for node in program.nodes for pair in _in_place(node)]
+    pairs = [pair for pair in (*(pair for _, pair in moves), *over) if _fits(program, *pair)]
+    classes = _Classes(program, [place for _, place in results], pairs + [
+        (arguments[i], results[j][0]) for i, j in donated])
+    classes.pinned.update(arguments)
+    lent = {}
+    for i, j in donated:
+        value, place = results[j]
+        classes.pinned.discard(arguments[i])
+        if (_fits(program, arguments[i], value) and classes.merge(value, place)
+                and classes.merge(arguments[i], value)):
+            lent[j] = i
+        else:
+            classes.pinned.add(arguments[i])
+    fitting = set(pairs)
     depth = _depth(program)
-    for number in sorted(copies, key=lambda n: (
-            -depth[n], -program.nodes[n].writes[0].type.nominal_bytes)):
-        node = program.nodes[number]
-        classes.merge(node.reads[0], node.writes[0])
+    for _, pair in sorted(moves, key=lambda m: (-depth[m[0]], -m[1][1].type.nominal_bytes)):
+        if pair in fitting:
+            classes.merge(*pair)
+    for pair in over:
+        if pair in fitting:
+            classes.merge(*pair)
     program.roots.update(classes.shared())
-    program.drop({n for n, node in enumerate(program.nodes) if is_copy(node)
-                  and program.root(node.reads[0]) == program.root(node.writes[0])})
+    program.drop({n for n, (source, copy) in moves if program.root(source) == program.root(copy)})
     return lent
 
 
 def is_copy(node: Node) -> bool:
     return node.op is None and node.target is None
+
+
+def _move(number: int, node: Node) -> tuple[int, Pair]:
+    return number, (node.reads[0], node.writes[0])
+
+
+def _in_place(node: Node) -> list[Pair]:
+    """Operands of a kernel and the results that may be written over them."""
+    if node.op is None or node.op.name != "tfn.kernel":
+        return []
+    return [(node.reads[i], node.writes[j]) for i, j in sorted(overwritable(node.op))]
 
 
 def _fits(program: Program, source: Value, copy: Value) -> bool:
@@ -77,8 +103,8 @@ class _Classes:
         self.members = [1 << i for i in self.home]
         self.conflicts = [0] * len(self.home)
         self.last: dict[tuple[int, int], list[Node]] = {}
-        """Kernels that write one value and are the last to read another. They may share memory if such a
-        kernel reads each element where it writes it."""
+        """Nodes that write one value and are the last to read another. They may share memory if each is
+        a kernel that reads each element where it writes it."""
         self._scan(self._bits(results))
 
     def merge(self, a: Value, b: Value) -> bool:
@@ -110,13 +136,17 @@ class _Classes:
         return number
 
     def _in_place(self, written: int, read: int) -> bool:
-        """Do all kernels that write one class and are the last to read the other go through them side
-        by side?"""
-        root = self.program.root
-        return all(
-            node.op is not None and reads_in_place(node.op, self.values[r], lambda v: root(v)[0])
-            for w in _split(self.members[written]) for r in _split(self.members[read])
-            for node in self.last.get((w, r), ()))
+        """May all nodes that write one class and are the last to read the other do it in place?"""
+        return all(self._overwrites(node, self.values[w], self.values[r])
+                   for w in _split(self.members[written]) for r in _split(self.members[read])
+                   for node in self.last.get((w, r), ()))
+
+    def _overwrites(self, node: Node, written: Value, read: Value) -> bool:
+        if node.op is None or node.op.name != "tfn.kernel":
+            return False
+        may, root = overwritable(node.op), self.program.root
+        return all((i, j) in may for i, operand in enumerate(node.reads) if root(operand)[0] is read
+                   for j, result in enumerate(node.writes) if root(result)[0] is written)
 
     def _bits(self, values: Sequence[Value]) -> int:
         bits = 0

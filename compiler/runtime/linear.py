@@ -137,8 +137,8 @@ def _while(op: Op, program: Program) -> None:
 
 
 def _write_back(program: Program, values: Sequence[Value], state: Sequence[Value]) -> None:
-    """Copy the new state over the old. An old value that moves to another place is saved before anything
-    is overwritten."""
+    """Copy the new state over the old. An old value that moves to another place is saved before
+    anything is overwritten."""
     moves = []
     for value, owner in zip(values, state, strict=True):
         if program.root(value) == (owner, 0):
@@ -174,20 +174,3 @@ _RULES = {
     "stablehlo.if": lambda op, program: _branch(op, program, [1]),
     "stablehlo.case": lambda op, program: _branch(op, program, range(len(op.regions) - 1)),
 }
-
-
-def reads_in_place(op: Op, value: Value, root) -> bool:
-    """Does the kernel `op` read the memory of `value` only at the index it writes?"""
-    if op.name != "tfn.kernel":
-        return False
-    block = op.regions[0]
-    shapes = {tuple(r.shape) for r in block.returns}
-    if shapes != {tuple(value.shape)}:
-        return False
-    inside = {a for a, operand in zip(block.arguments, op.operands, strict=True)
-              if root(operand) is value}
-    if any(tuple(a.shape) != tuple(value.shape) or a in block.returns for a in inside):
-        return False
-    return all(getattr(o.definition, "scalar", None) is not None
-               and tuple(o.result.shape) == tuple(value.shape)
-               for o in block.ops if any(v in inside for v in o.operands))

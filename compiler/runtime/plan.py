@@ -20,6 +20,7 @@ from ..ir.dims import Extent
 from .arena import Buffer, arrange
 from .coalesce import coalesce
 from .linear import Node, linearise
+from .pool import pool
 
 
 @dataclass(frozen=True)
@@ -67,18 +68,21 @@ class Plan:
     constants: list[np.ndarray] = field(default_factory=list)
     arena_bytes: Extent = 0
     donations: dict[int, int] = field(default_factory=dict)
+    threads: int = 1
+    """How many may run it: each has scratch memory of its own."""
 
     def kernels(self) -> list[Kernel]:
         """The distinct kernels, in order of first use."""
         return list({s.kernel.name: s.kernel for s in self.steps if s.kernel}.values())
 
 
-def make_plan(function: Function, target: Target, threads: int = 1) -> Plan:
-    """The plan of a fused function, with scratch memory for `threads` threads.
+def make_plan(function: Function, target: Target, threads: int | None = None) -> Plan:
+    """The plan of a fused function, with scratch memory for `threads` threads (default: those of the
+    pool of this process).
 
     Raises `UnsupportedError` for an op that cannot be planned.
     """
-    plan = _Planner(function, target, threads).run()
+    plan = _Planner(function, target, pool().threads if threads is None else threads).run()
     write_plan(function, plan, target)
     return plan
 
@@ -86,7 +90,7 @@ def make_plan(function: Function, target: Target, threads: int = 1) -> Plan:
 class _Planner:
     def __init__(self, function: Function, target: Target, threads: int):
         self.function, self.target, self.threads = function, target, threads
-        self.plan = Plan()
+        self.plan = Plan(threads=threads)
         self.program = linearise(function.body)
         self.places: dict[Value, Place] = {}
         self.last: dict[Value, int] = {}
@@ -127,14 +131,12 @@ class _Planner:
         results = [Value(v.type, function.body, -1) for v in function.returns]
         for value, result in zip(function.returns, results, strict=True):
             self.program.add(None, (value,), (result,))
-        donated = [(function.arguments[i], results[j])
-                   for i, attributes in enumerate(function.argument_attributes)
+        donated = [(i, j) for i, attributes in enumerate(function.argument_attributes)
                    for j in [attributes.get("tf.aliasing_output")] if j is not None]
-        lent = coalesce(self.program, function.arguments, results, donated)
+        self.plan.donations = coalesce(self.program, function.arguments,
+                                       list(zip(function.returns, results, strict=True)), donated)
         for j, result in enumerate(results):
             self.places[self.root(result)] = Place("result", j)
-        self.plan.donations = {results.index(r): function.arguments.index(a) for a, r in donated
-                               if a in lent}
 
     def place(self, value: Value) -> Place:
         root, offset = self.program.root(value)

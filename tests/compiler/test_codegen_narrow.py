@@ -13,7 +13,6 @@ from tfn.compiler.ir.dims import Dim
 from tfn.compiler.ir.dtypes import BF16, F32, I32, as_dtype
 from tfn.compiler.ir.structs import DotDimensionNumbers
 from tfn.compiler.runtime.plan import make_plan
-from tfn.compiler.runtime.pool import pool
 from tfn.compiler.trace.core import bind, trace
 from tfn.compiler.trace.jit import jit
 
@@ -50,7 +49,7 @@ def dot(order, left, right, result, target=HOST):
     function, _ = trace(lambda x, y: [bind("stablehlo.dot_general", x, y, dot_dimension_numbers=numbers,
                                            dtype=as_dtype(result))], types)
     fused = run_passes(function, target)
-    (found,) = Executable(fused, make_plan(fused, target, pool().threads))(left, right)
+    (found,) = Executable(fused, make_plan(fused, target))(left, right)
     wide = np.int64 if np.issubdtype(left.dtype, np.integer) else np.float64
     return found, np.einsum(f"{order}->ik", left.astype(wide), right.astype(wide))
 

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 import tfn.compiler.numpy as tnp
-from tfn.compiler.compile import compile_function
+from tfn.compiler.codegen.target import Target
+from tfn.compiler.compile import Executable, compile_function, run_passes
 from tfn.compiler.errors import OpError, UnsupportedError
 from tfn.compiler.ir.core import TensorType
 from tfn.compiler.ir.dims import Dim
 from tfn.compiler.ir.dtypes import F32
 from tfn.compiler.ops.declare import OpDefinition
+from tfn.compiler.runtime.plan import make_plan
 from tfn.compiler.trace.core import as_array, bind, trace
 from tfn.compiler.trace.jit import jit
 
@@ -164,3 +166,22 @@ def test_an_op_without_code_is_named_with_its_line():
     with pytest.raises(UnsupportedError, match=r"test\.codeless") as caught:
         compile_function(function)
     assert caught.value.location.file == __file__
+
+
+def test_a_plan_has_memory_for_every_thread_of_the_pool():
+    """Its default: the workspace of a plan for one thread would be overrun by the others."""
+    function, _ = trace(lambda a, b: [tnp.maximum(a @ b, 0.0)], [TensorType((512, 512), F32)] * 2)
+    fused = run_passes(function, Target.host())
+    a, b = random(512, 512), random(512, 512)
+    (found,) = Executable(fused, make_plan(fused, Target.host()))(a, b)
+    np.testing.assert_allclose(found, np.maximum(a @ b, 0), rtol=1e-3, atol=1e-3)
+    one, many = (make_plan(fused, Target.host(), threads).arena_bytes for threads in (1, 3))
+    assert many > one
+
+
+def test_a_plan_for_fewer_threads_is_refused():
+    function, _ = trace(lambda a: [a + 1], [TensorType((5,), F32)])
+    fused = run_passes(function, Target.host())
+    executable = Executable(fused, make_plan(fused, Target.host(), 0))
+    with pytest.raises(ValueError, match="has memory for 0 threads"):
+        executable(random(5))
