@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import UnsupportedError
 from ..ir.core import Block, Location, Op, Value
 from ..ir.dims import Extent
-from ..ir.dtypes import MINIFLOATS, DType
+from ..ir.dtypes import F32, MINIFLOATS, DType
 from ..ops.reduction import combiner
 from . import mathlib
 from .extents import Extents
@@ -415,6 +415,8 @@ class Emitter(Text):
             return self.inst(f"{'fpext' if target.bits == 64 else 'fptrunc'} {a} {x} to {b}")
         if source.is_float:
             sign = "s" if target.kind == "int" else "u"
+            if target.bits < 32 and a == "float":
+                return self._to_small_integer(x, target)
             name = f"llvm.fpto{sign}i.sat.{b}.{suffix(source)}"
             self.declare(f"declare {b} @{name}({a})")
             return self.inst(f"call {b} @{name}({a} {x})")
@@ -427,6 +429,19 @@ class Emitter(Text):
         if target.bits < width:
             return self.inst(f"trunc {a} {x} to {b}")
         return self.inst(f"{'sext' if signed else 'zext'} {a} {x} to {b}")
+
+    def _to_small_integer(self, x: str, target: DType) -> str:
+        """A float as an integer of at most 16 bits: NaN is 0, the rest is clamped. Through i32, which
+        vectors of floats convert to; LLVM takes the saturating conversion apart."""
+        low = -(1 << (target.bits - 1)) if target.kind == "int" else 0
+        high = (1 << (target.bits - (target.kind == "int"))) - 1
+        nan = self.inst(f"fcmp uno float {x}, {x}")
+        x = self.inst(f"select i1 {nan}, float 0.0, float {x}")
+        for predicate, bound in (("olt", low), ("ogt", high)):
+            limit = literal(bound, F32)
+            beyond = self.inst(f"fcmp {predicate} float {x}, {limit}")
+            x = self.inst(f"select i1 {beyond}, float {limit}, float {x}")
+        return self.inst(f"trunc i32 {self.inst(f'fptosi float {x} to i32')} to {target.llvm}")
 
     def _to_odd(self, x: str) -> str:
         """A double as a float that rounds to a narrow type as the double does: where it is not exact,
@@ -515,7 +530,7 @@ class Emitter(Text):
     def cell(self, kind: str) -> str:
         """A mutable variable of the LLVM type `kind`, as a pointer."""
         name = f"%{self.fresh('cell')}"
-        self.entry.append(f"  {name} = alloca {kind}, align 8")
+        self.entry.append(f"  {name} = alloca {kind}, align {64 if kind.startswith('<') else 8}")
         return name
 
     def scratch(self, size: Extent) -> str:
@@ -558,9 +573,6 @@ class Emitter(Text):
             cell = self.cell(register_type(dtype))
             self.do(f"store {register_type(dtype)} {value}, ptr {cell}")
             cells.append(cell)
-        # Sums of narrow floats round once, at the end: 256 + 1 is 256 in bf16.
-        opcode = _SUMS.get(combiner(body) or "") if dtypes[0].is_float else None
-
         def nest(index: list[str]) -> None:
             if len(index) < len(extents):
                 with self.loop(0, extents[len(index)]) as i, self.scope():
@@ -568,19 +580,23 @@ class Emitter(Text):
                 return
             state = [self.inst(f"load {register_type(t)}, ptr {c}")
                      for c, t in zip(cells, dtypes, strict=True)]
-            fresh = list(elements(index))
-            if opcode is not None:
-                # The order of a reduction is open in StableHLO; LLVM fixes it by the shape alone.
-                t = register_type(dtypes[0])
-                combined = [self.inst(f"{opcode} reassoc {t} {state[0]}, {fresh[0]}")]
-            else:
-                combined = self.region(body, [*state, *fresh])
+            combined = self.combine(body, state, list(elements(index)))
             for cell, value, dtype in zip(cells, combined, dtypes, strict=True):
                 self.do(f"store {register_type(dtype)} {value}, ptr {cell}")
 
         nest([])
         return [self.rounded(self.inst(f"load {register_type(t)}, ptr {c}"), t)
                 for c, t in zip(cells, dtypes, strict=True)]
+
+    def combine(self, body: Block, state: Sequence[str], fresh: Sequence[str]) -> list[str]:
+        """One step of a reduction. Sums of narrow floats stay f32 registers, to be `rounded` once, at
+        the end: 256 + 1 is 256 in bf16."""
+        dtype = body.arguments[0].dtype
+        opcode = _SUMS.get(combiner(body) or "") if dtype.is_float else None
+        if opcode is None:
+            return self.region(body, [*state, *fresh])
+        # The order of a reduction is open in StableHLO; LLVM fixes it by the shape alone.
+        return [self.inst(f"{opcode} reassoc {register_type(dtype)} {state[0]}, {fresh[0]}")]
 
     # -- whole kernels (ops with a `kernel` rule) ---------------------------------------------------
 
@@ -591,10 +607,9 @@ class Emitter(Text):
             scatter(self, op)
 
     def select_and_scatter(self, op: Op) -> None:
-        from .scatter import select_and_scatter
+        from .pooling import select_and_scatter
 
-        with self.phase(Work()):
-            select_and_scatter(self, op)
+        select_and_scatter(self, op)
 
     def sort(self, op: Op) -> None:
         from .sort import sort

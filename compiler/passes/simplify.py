@@ -15,6 +15,7 @@ from ..ir.core import Function, Op, Value
 from ..ir.rewrite import Rewriter
 from ..ir.structs import DotDimensionNumbers
 from ..ops.declare import definition
+from ..ops.reduction import window_defaults
 
 Rule = Callable[[Op, list[Value], Rewriter], Value | None]
 
@@ -153,6 +154,32 @@ def _dot_of_transpose(op: Op, operands: list[Value], rewriter: Rewriter) -> Valu
                            location=op.location).result
 
 
+def _window_of_pad(op: Op, operands: list[Value], rewriter: Rewriter) -> Value | None:
+    """Windows see their initial value where nothing is: padding with that value is not made."""
+    if len(operands) != 2 or operands[0].op is None or operands[0].op.name != "stablehlo.pad":
+        return None
+    pad, initial = operands[0].op, splat(operands[1])
+    a = window_defaults(op.attributes, len(op.result.shape))
+    around = splat(pad.operands[1])
+    amounts = [pad.attributes[k] for k in ("edge_padding_low", "edge_padding_high",
+                                           "interior_padding")]
+    if (initial is None or around is None or initial.tobytes() != around.tobytes()
+            or set(a["base_dilations"]) != {1}
+            or not all(isinstance(v, int) for group in amounts for v in group)):
+        return None
+    # What is cut off and padded again is not what was there.
+    cuts = any(cut < 0 < more for edge, side in ((amounts[0], 0), (amounts[1], 1))
+               for cut, more in zip(edge, (p[side] for p in a["padding"]), strict=True))
+    if cuts or any(0 in v.shape for v in (pad.operands[0], op.result)):
+        return None
+    attributes = dict(op.attributes) | {
+        "padding": tuple((low + before, high + after) for (low, high), before, after in zip(
+            a["padding"], amounts[0], amounts[1], strict=True)),
+        "base_dilations": tuple(i + 1 for i in amounts[2])}
+    return rewriter.append(op.definition, [pad.operands[0], operands[1]], [op.result.type],
+                           attributes, op.regions, op.location).result
+
+
 RULES: dict[str, tuple[Rule, ...]] = {
     "stablehlo.dot_general": (_dot_of_transpose,),
     "stablehlo.add": (_integer(_identity_right(0)), _integer(_identity_left(0))),
@@ -168,6 +195,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "stablehlo.broadcast_in_dim": (_same_type, _composed),
     "stablehlo.transpose": (_identity_permutation, _composed),
     "stablehlo.pad": (_empty_pad,),
+    "stablehlo.reduce_window": (_window_of_pad,),
     "stablehlo.slice": (_whole_slice,),
     "stablehlo.concatenate": (_single_concatenate,),
 }

@@ -52,3 +52,29 @@ def engine(request):
         return np.asarray(result)
 
     return call
+
+
+@pytest.fixture
+def agree():
+    """`agree(function, *arrays)`: compiled code gives the evaluator's results, NaN and the signs of
+    zeros included; sums may differ by `tolerance`. Returns them."""
+
+    def call(function, *arrays, tolerance=0.0):
+        program, _ = trace(function, [as_array(a).type for a in arrays])
+        found = compile_function(program)(*arrays)
+        with np.errstate(all="ignore"):
+            expected = evaluate(program, arrays)
+        for a, b in zip(found, expected, strict=True):
+            assert a.dtype == b.dtype
+            assert a.shape == b.shape
+            if a.dtype.kind in "biu":
+                np.testing.assert_array_equal(a, b)
+                continue
+            a, b = (x.astype(np.complex128 if x.dtype.kind == "c" else np.float64) for x in (a, b))
+            np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+            if tolerance == 0.0 and a.dtype.kind != "c":
+                numbers = ~np.isnan(a)
+                np.testing.assert_array_equal(np.signbit(a[numbers]), np.signbit(b[numbers]))
+        return found
+
+    return call
