@@ -19,6 +19,8 @@ from .hoist import hoist
 from .inline import inline
 from .layout import layout
 from .quantized import lower_quantized
+from .recompute import recompute
+from .schedule import schedule
 from .simplify import simplify
 
 Pass = Callable[..., Function]
@@ -38,5 +40,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("cse2", cse),
     ("dce", dce),                # drop what nothing needs
     ("fuse", fuse),              # group ops into kernels
+    ("recompute", recompute),    # what is cheaper to compute again than to keep
+    ("schedule", schedule),      # the order that needs the least memory
 )
 """Name and pass, in order; `plan` (liveness and offsets) follows in `runtime`."""
