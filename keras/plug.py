@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable
 from types import ModuleType
 
+import numpy as np
+
 NAME = "tfn"
 _BACKEND = f"{__package__}.backend"
 
@@ -99,9 +101,19 @@ def _wrap_dynamic_backend(module: ModuleType) -> None:
     dynamic.__getattr__, dynamic.set_backend = __getattr__, set_backend
 
 
-def _wrap_standardize_shape(module: ModuleType) -> None:
-    """A symbolic dim is an unknown one to Keras, as it is for the jax backend."""
-    standardize = module.standardize_shape
+def _wrap_standardize(module: ModuleType) -> None:
+    """A symbolic dim is an unknown one to Keras, as it is for the jax backend. And a layer asks for
+    the names of dtypes several times per call, which NumPy makes anew each time."""
+    standardize, name_of = module.standardize_shape, module.standardize_dtype
+    names: dict[np.dtype, str] = {}
+
+    def standardize_dtype(dtype):
+        if not isinstance(dtype, np.dtype):
+            return name_of(dtype)
+        name = names.get(dtype)
+        if name is None:
+            name = names[dtype] = name_of(dtype)
+        return name
 
     def standardize_shape(shape):
         if isinstance(shape, tuple) and is_active():
@@ -110,12 +122,12 @@ def _wrap_standardize_shape(module: ModuleType) -> None:
             shape = tuple(None if isinstance(d, Dim) else d for d in shape)
         return standardize(shape)
 
-    module.__dict__["standardize_shape"] = standardize_shape
+    module.__dict__.update(standardize_shape=standardize_shape, standardize_dtype=standardize_dtype)
 
 
 WRAPS: dict[str, Callable[[ModuleType], None]] = {
     "keras.src.utils.backend_utils": _wrap_dynamic_backend,
-    "keras.src.backend.common.variables": _wrap_standardize_shape,
+    "keras.src.backend.common.variables": _wrap_standardize,
 }
 """Keras module -> what is changed in it after it has run."""
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from .. import numpy as tnp
+from ..numpy.direct import direct
 from ..numpy.promote import ArrayLike, Value, asarray, dtype_of, floating, normalize_axes
 from ..ops.control import composite
 from ..trace.grad import stop_gradient
@@ -16,8 +19,15 @@ from ..trace.grad import stop_gradient
 
 def relu(x: ArrayLike) -> Value:
     """max(x, 0); NaN stays NaN."""
+    found = direct(_positive, x)
+    if found is not None:
+        return found
     x = asarray(x)
     return tnp.where(x <= 0, 0, x)
+
+
+def _positive(x: np.ndarray) -> np.ndarray:
+    return np.where(x <= 0, x.dtype.type(0), x)
 
 
 def relu6(x: ArrayLike) -> Value:

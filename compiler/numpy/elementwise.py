@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import OpError, user_location
 from ..ir.dtypes import F32, F64, I1, DType
 from ..trace.core import Array, bind
+from .direct import direct
 from .promote import (
     ArrayLike,
     Value,
@@ -68,6 +69,16 @@ def _binary(name: str, op: str, doc: str) -> Binary:
     return _named(lambda x, y: bind(op, *operands(x, y)), name, doc)
 
 
+def _arithmetic(name: str, op: str, function: Callable, doc: str) -> Binary:
+    """A binary function that NumPy's `function` evaluates."""
+
+    def binary(x, y):
+        found = direct(function, x, y)
+        return bind(op, *operands(x, y)) if found is None else found
+
+    return _named(binary, name, doc)
+
+
 def _comparison(name: str, direction: str, doc: str) -> Binary:
     return _named(lambda x, y: bind("stablehlo.compare", *operands(x, y),
                                     comparison_direction=direction), name, doc)
@@ -103,9 +114,9 @@ invert = _unary("invert", "stablehlo.not", "Bitwise (boolean: logical) complemen
 floor = _rounding("floor", "stablehlo.floor", "Largest integer not above x.")
 ceil = _rounding("ceil", "stablehlo.ceil", "Smallest integer not below x.")
 rint = _rounding("rint", "stablehlo.round_nearest_even", "Nearest integer, ties to even.")
-add = _binary("add", "stablehlo.add", "x + y; booleans: or.")
-multiply = _binary("multiply", "stablehlo.multiply", "x * y; booleans: and.")
-subtract = _binary("subtract", "stablehlo.subtract", "x - y.")
+add = _arithmetic("add", "stablehlo.add", np.add, "x + y; booleans: or.")
+multiply = _arithmetic("multiply", "stablehlo.multiply", np.multiply, "x * y; booleans: and.")
+subtract = _arithmetic("subtract", "stablehlo.subtract", np.subtract, "x - y.")
 maximum = _binary("maximum", "stablehlo.maximum", "The larger of x and y; NaN wins.")
 minimum = _binary("minimum", "stablehlo.minimum", "The smaller of x and y; NaN wins.")
 bitwise_and = _binary("bitwise_and", "stablehlo.and", "Bitwise and.")

@@ -28,6 +28,8 @@ from ..console import console, errors
 OUTCOMES = ("passed", "failed", "skipped")
 OTHER_BACKENDS = ("jax", "numpy", "openvino", "tensorflow", "torch")
 """Folders below `backend` that test the insides of a backend."""
+START = 120
+"""Seconds a process may take to its first test."""
 FILES_AT_ONCE = 8
 """Test files per process: importing Keras and TensorFlow takes as long as a file of tests."""
 EXCLUDED = Path(__file__).with_name("keras_excluded.txt")
@@ -227,7 +229,7 @@ class _Group:
                 now = channel.stat().st_size
                 if now != size:
                     size, since = now, time.monotonic()
-                elif time.monotonic() - since > self.limit:
+                elif time.monotonic() - since > (self.limit if size else max(START, self.limit)):
                     process.kill()
                     process.wait()
                     return True

@@ -37,8 +37,10 @@ def is_tensor(x: Any) -> bool:
     return isinstance(x, (Array, Tracer))
 
 
-def _held(x: Any) -> Any:
+def held(x: Any) -> Any:
     """The array inside a variable; anything else as it is."""
+    if type(x) is Array:
+        return x
     convert = getattr(x, "__tfn_array__", None)
     return x if convert is None else convert()
 
@@ -47,7 +49,9 @@ def convert_to_tensor(x: Any, dtype=None, sparse=None, ragged=None) -> Any:
     """Any value as an array of `dtype`; without one, of the dtype Keras gives it."""
     if sparse or ragged:
         raise ValueError("the tfn backend has no sparse or ragged tensors; pass a dense one")
-    x = _held(x)
+    x = held(x)
+    if dtype is None and type(x) is Array:
+        return x
     wanted = None if dtype is None else standardize_dtype(dtype)
     if is_tensor(x):
         return x if wanted is None or x.dtype.name == wanted else x.astype(wanted)
@@ -59,13 +63,13 @@ def convert_to_tensor(x: Any, dtype=None, sparse=None, ragged=None) -> Any:
             wanted = standardize_dtype(x.dtype)
         else:
             wanted = result_type(*[getattr(p, "dtype", type(p)) for p in parts])
-    if isinstance(x, (list, tuple)) and any(is_tensor(_held(p)) for p in parts):
+    if isinstance(x, (list, tuple)) and any(is_tensor(held(p)) for p in parts):
         return tnp.stack([convert_to_tensor(p, wanted) for p in x])
     return Array(np.asarray(x).astype(as_dtype(wanted).numpy, copy=False))
 
 
 def convert_to_numpy(x: Any) -> np.ndarray:
-    return np.asarray(_held(x))
+    return np.asarray(held(x))
 
 
 def shape(x: Any) -> tuple:
@@ -77,7 +81,7 @@ def cast(x: Any, dtype: Any) -> Any:
 
 
 def stop_gradient(variable: Any) -> Any:
-    return _stop_gradient(_held(variable))
+    return _stop_gradient(held(variable))
 
 
 def random_seed_dtype() -> str:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from keras.src.backend import config
 from keras.src.backend.common import standardize_dtype
 from keras.src.backend.common.dtypes import result_type
 
 from ....compiler import numpy as tnp
+from ....compiler.trace.core import Array
 from ..missing import missing
-from .core import convert_to_tensor
+from .core import convert_to_tensor, held
 
 
 def _named(name: str, function, doc: str):
@@ -31,13 +31,16 @@ def _dtype(x: Any) -> Any:
 def _float(x: Any) -> Any:
     """`x` as a tensor; integers and booleans in `floatx`."""
     x = convert_to_tensor(x)
-    if np.issubdtype(x.dtype, np.integer) or x.dtype == np.bool_:
+    if x.dtype.kind in "iub":
         return x.astype(config.floatx())
     return x
 
 
 def _together(*xs: Any) -> list:
     """Tensors of the dtype Keras gives their combination."""
+    tensors = [held(x) for x in xs]
+    if {type(x) for x in tensors} == {Array} and len({x.dtype for x in tensors}) == 1:
+        return tensors
     dtype = result_type(*[_dtype(x) for x in xs])
     return [convert_to_tensor(x, dtype) for x in xs]
 
