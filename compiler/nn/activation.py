@@ -11,23 +11,26 @@ import math
 import numpy as np
 
 from .. import numpy as tnp
-from ..numpy.direct import direct
+from ..numpy import direct
 from ..numpy.promote import ArrayLike, Value, asarray, dtype_of, floating, normalize_axes
 from ..ops.control import composite
 from ..trace.grad import stop_gradient
 
 
+def _positive(x: np.ndarray) -> np.ndarray:
+    return np.where(x <= 0, x.dtype.type(0), x)
+
+
+_eager_relu = direct.of_one(_positive, "f")
+
+
 def relu(x: ArrayLike) -> Value:
     """max(x, 0); NaN stays NaN."""
-    found = direct(_positive, x)
+    found = _eager_relu(x)
     if found is not None:
         return found
     x = asarray(x)
     return tnp.where(x <= 0, 0, x)
-
-
-def _positive(x: np.ndarray) -> np.ndarray:
-    return np.where(x <= 0, x.dtype.type(0), x)
 
 
 def relu6(x: ArrayLike) -> Value:

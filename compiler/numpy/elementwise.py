@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import OpError, user_location
 from ..ir.dtypes import F32, F64, I1, DType
 from ..trace.core import Array, bind
-from .direct import direct
+from . import direct
 from .promote import (
     ArrayLike,
     Value,
@@ -45,12 +45,24 @@ def _named(function, name: str, doc: str):
 
 def _analytic(name: str, op: str, doc: str) -> Unary:
     """A unary function of inexact numbers; integers become f32."""
-    return _named(lambda x: bind(op, floating(x)), name, doc)
+    at_once = direct.unary(op, kinds="f")
+
+    def function(x):
+        result = at_once(x)
+        return bind(op, floating(x)) if result is None else result
+
+    return _named(function, name, doc)
 
 
-def _unary(name: str, op: str, doc: str) -> Unary:
+def _unary(name: str, op: str, doc: str, kinds: str) -> Unary:
     """A unary function that keeps the element type."""
-    return _named(lambda x: bind(op, asarray(x)), name, doc)
+    at_once = direct.unary(op, kinds)
+
+    def function(x):
+        result = at_once(x)
+        return bind(op, asarray(x)) if result is None else result
+
+    return _named(function, name, doc)
 
 
 def _rounding(name: str, op: str, doc: str) -> Unary:
@@ -65,23 +77,26 @@ def _rounding(name: str, op: str, doc: str) -> Unary:
     return _named(function, name, doc)
 
 
-def _binary(name: str, op: str, doc: str) -> Binary:
-    return _named(lambda x, y: bind(op, *operands(x, y)), name, doc)
+def _binary(name: str, op: str, doc: str, kinds: str = "fiu") -> Binary:
+    at_once = direct.binary(direct.function_of(op), kinds)
 
+    def function(x, y):
+        result = at_once(x, y)
+        return bind(op, *operands(x, y)) if result is None else result
 
-def _arithmetic(name: str, op: str, function: Callable, doc: str) -> Binary:
-    """A binary function that NumPy's `function` evaluates."""
-
-    def binary(x, y):
-        found = direct(function, x, y)
-        return bind(op, *operands(x, y)) if found is None else found
-
-    return _named(binary, name, doc)
+    return _named(function, name, doc)
 
 
 def _comparison(name: str, direction: str, doc: str) -> Binary:
-    return _named(lambda x, y: bind("stablehlo.compare", *operands(x, y),
-                                    comparison_direction=direction), name, doc)
+    at_once = direct.comparison(direction)
+
+    def function(x, y):
+        result = at_once(x, y)
+        if result is not None:
+            return result
+        return bind("stablehlo.compare", *operands(x, y), comparison_direction=direction)
+
+    return _named(function, name, doc)
 
 
 def exp(x: ArrayLike) -> Value:
@@ -109,20 +124,20 @@ tan = _analytic("tan", "stablehlo.tan", "Tangent of x in radians.")
 tanh = _analytic("tanh", "stablehlo.tanh", "Hyperbolic tangent.")
 logistic = _analytic("logistic", "stablehlo.logistic", "1 / (1 + e**-x).")
 erf = _analytic("erf", "chlo.erf", "Error function.")
-negative = _unary("negative", "stablehlo.negate", "-x.")
-invert = _unary("invert", "stablehlo.not", "Bitwise (boolean: logical) complement.")
+negative = _unary("negative", "stablehlo.negate", "-x.", "fiu")
+invert = _unary("invert", "stablehlo.not", "Bitwise (boolean: logical) complement.", "iub")
 floor = _rounding("floor", "stablehlo.floor", "Largest integer not above x.")
 ceil = _rounding("ceil", "stablehlo.ceil", "Smallest integer not below x.")
 rint = _rounding("rint", "stablehlo.round_nearest_even", "Nearest integer, ties to even.")
-add = _arithmetic("add", "stablehlo.add", np.add, "x + y; booleans: or.")
-multiply = _arithmetic("multiply", "stablehlo.multiply", np.multiply, "x * y; booleans: and.")
-subtract = _arithmetic("subtract", "stablehlo.subtract", np.subtract, "x - y.")
+add = _binary("add", "stablehlo.add", "x + y; booleans: or.")
+multiply = _binary("multiply", "stablehlo.multiply", "x * y; booleans: and.")
+subtract = _binary("subtract", "stablehlo.subtract", "x - y.")
 maximum = _binary("maximum", "stablehlo.maximum", "The larger of x and y; NaN wins.")
 minimum = _binary("minimum", "stablehlo.minimum", "The smaller of x and y; NaN wins.")
-bitwise_and = _binary("bitwise_and", "stablehlo.and", "Bitwise and.")
-bitwise_or = _binary("bitwise_or", "stablehlo.or", "Bitwise or.")
-bitwise_xor = _binary("bitwise_xor", "stablehlo.xor", "Bitwise exclusive or.")
-left_shift = _binary("left_shift", "stablehlo.shift_left", "x * 2**y for integers.")
+bitwise_and = _binary("bitwise_and", "stablehlo.and", "Bitwise and.", "iub")
+bitwise_or = _binary("bitwise_or", "stablehlo.or", "Bitwise or.", "iub")
+bitwise_xor = _binary("bitwise_xor", "stablehlo.xor", "Bitwise exclusive or.", "iub")
+left_shift = _binary("left_shift", "stablehlo.shift_left", "x * 2**y for integers.", "")
 equal = _comparison("equal", "EQ", "x == y.")
 not_equal = _comparison("not_equal", "NE", "x != y.")
 less = _comparison("less", "LT", "x < y.")
@@ -138,10 +153,13 @@ def positive(x: ArrayLike) -> Value:
     return asarray(x)
 
 
+_magnitude = _unary("absolute", "stablehlo.abs", "Magnitude of x.", "fiu")
+
+
 def absolute(x: ArrayLike) -> Value:
     """Magnitude of `x`."""
     x = asarray(x)
-    return x if dtype_of(x).kind == "bool" else bind("stablehlo.abs", x)
+    return x if dtype_of(x).kind == "bool" else _magnitude(x)
 
 
 abs = fabs = absolute
@@ -168,8 +186,7 @@ bitwise_right_shift = right_shift
 
 def square(x: ArrayLike) -> Value:
     """x * x."""
-    x = asarray(x)
-    return bind("stablehlo.multiply", x, x)
+    return multiply(x, x)
 
 
 def reciprocal(x: ArrayLike) -> Value:
@@ -177,8 +194,14 @@ def reciprocal(x: ArrayLike) -> Value:
     return divide(1, x)
 
 
+_quotient = direct.binary(np.true_divide, "f")
+
+
 def divide(x: ArrayLike, y: ArrayLike) -> Value:
     """x / y as an inexact number: integers are divided in f32."""
+    result = _quotient(x, y)
+    if result is not None:
+        return result
     return bind("stablehlo.divide", *operands(x, y, dtype=float_type(result_type(x, y))))
 
 
@@ -422,6 +445,9 @@ def where(condition: ArrayLike, x: ArrayLike | None = None, y: ArrayLike | None 
         return nonzero(condition, size, fill_value)
     if x is None or y is None:
         raise OpError("where takes one or three arguments", user_location())
+    result = direct.where(condition, x, y)
+    if result is not None:
+        return result
     condition = truth(condition)
     dtype = result_type(x, y)
     on_true, on_false = to_dtype(x, dtype), to_dtype(y, dtype)

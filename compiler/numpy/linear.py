@@ -17,8 +17,8 @@ from ..ir.dims import Dim, Extent
 from ..ir.structs import DotDimensionNumbers
 from ..ops import contraction as _contraction  # noqa: F401  (declares the ops)
 from ..trace.core import bind
+from . import direct
 from . import elementwise as el
-from .direct import direct, product
 from .manipulation import diagonal, expand_dims, moveaxis, reshape, swapaxes, transpose
 from .promote import (
     ArrayLike,
@@ -51,8 +51,9 @@ def dot_general(x: ArrayLike, y: ArrayLike, contracting: tuple[Sequence[int], Se
 
 def matmul(x: ArrayLike, y: ArrayLike, preferred_element_type=None, *, precision=None) -> Value:
     """Matrix product over the last dim of `x` and the second last of `y`; others broadcast."""
-    if preferred_element_type is None and (found := direct(product, x, y)) is not None:
-        return found
+    result = direct.matmul(x, y) if preferred_element_type is None else None
+    if result is not None:
+        return result
     x, y = unify(x, y)
     if not x.shape or not y.shape:
         raise OpError("matmul needs arrays of at least one dim; use multiply for scalars",

@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import OpError, user_location
 from ..ir.dims import Dim, Extent, product
 from ..trace.core import Array, Tracer, bind
+from . import direct
 from .promote import (
     ArrayLike,
     Value,
@@ -28,7 +29,10 @@ from .promote import (
 
 
 def _reshaped(x: Value, shape: tuple[Extent, ...]) -> Value:
-    return x if x.shape == shape else bind("stablehlo.reshape", x, shape=shape)
+    if x.shape == shape:
+        return x
+    result = direct.view(x, "reshape", shape)
+    return bind("stablehlo.reshape", x, shape=shape) if result is None else result
 
 
 def reshape(x: ArrayLike, shape, *more: Extent, order: str = "C",
@@ -37,6 +41,9 @@ def reshape(x: ArrayLike, shape, *more: Extent, order: str = "C",
 
     `copy` changes nothing: arrays are immutable.
     """
+    result = direct.view(x, "reshape", shape, *more) if order == "C" else None
+    if result is not None:
+        return result
     x = asarray(x)
     if order == "F":
         return transpose(reshape(transpose(x), as_shape(shape)[::-1]))
@@ -74,6 +81,9 @@ def ravel(x: ArrayLike, order: str = "C") -> Value:
 
 def transpose(x: ArrayLike, axes: Sequence[int] | None = None) -> Value:
     """`x` with its dims in the order `axes` (reversed by default)."""
+    result = direct.view(x, "transpose", axes)
+    if result is not None:
+        return result
     x = asarray(x)
     rank = len(x.shape)
     if axes is None:
@@ -168,6 +178,9 @@ def concatenate(xs: Sequence[ArrayLike], axis: int | None = 0, dtype=None) -> Va
         xs = list(xs)
     if not xs:
         raise OpError("concatenate needs at least one array", user_location())
+    result = direct.concatenate(xs, axis) if dtype is None else None
+    if result is not None:
+        return result
     values = unify(*xs) if dtype is None else [asarray(x, dtype) for x in xs]
     if axis is None:
         values, axis = [ravel(v) for v in values], 0

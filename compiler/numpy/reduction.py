@@ -16,6 +16,7 @@ from ..ir.dtypes import C64, F32, I1, I32, UI32, DType
 from ..ops.reduction import arg_extreme, identity_of, reduce
 from ..trace.core import Array, bind, current_graph
 from ..trace.grad import stop_gradient
+from . import direct
 from . import elementwise as el
 from .promote import (
     ArrayLike,
@@ -68,9 +69,17 @@ def _accumulate(x, axis, dtype, keepdims, initial, where, kind) -> Value:
     return el.add(result, initial) if kind == "add" else el.multiply(result, initial)
 
 
+_sum = direct.reduction("add", "f")
+_max = direct.reduction("maximum", "fiu")
+_min = direct.reduction("minimum", "fiu")
+
+
 def sum(x: ArrayLike, axis=None, dtype=None, keepdims: bool = False, initial=None,
         where=None) -> Value:
     """Sum over `axis` (an int, several, or None for all)."""
+    result = _sum(x, axis, keepdims) if dtype is initial is where is None else None
+    if result is not None:
+        return result
     return _accumulate(x, axis, dtype, keepdims, initial, where, "add")
 
 
@@ -97,12 +106,14 @@ def _extreme(x, axis, keepdims, initial, where, kind) -> Value:
 
 def max(x: ArrayLike, axis=None, keepdims: bool = False, initial=None, where=None) -> Value:
     """Largest element over `axis`; NaN if there is one. No elements need `initial`."""
-    return _extreme(x, axis, keepdims, initial, where, "maximum")
+    result = _max(x, axis, keepdims) if initial is where is None else None
+    return result if result is not None else _extreme(x, axis, keepdims, initial, where, "maximum")
 
 
 def min(x: ArrayLike, axis=None, keepdims: bool = False, initial=None, where=None) -> Value:
     """Smallest element over `axis`; NaN if there is one. No elements need `initial`."""
-    return _extreme(x, axis, keepdims, initial, where, "minimum")
+    result = _min(x, axis, keepdims) if initial is where is None else None
+    return result if result is not None else _extreme(x, axis, keepdims, initial, where, "minimum")
 
 
 amax, amin = max, min
