@@ -11,5 +11,6 @@ class SavedModelExportArchive:
     """`keras.export.ExportArchive` writes TensorFlow SavedModels, which tfn does not write yet."""
 
     def __init__(self, *args: Any, **kwargs: Any):
-        raise UnsupportedError("the tfn backend does not write TensorFlow SavedModels yet; use"
-                               " model.export(path, format='bundle'), 'cpp' or 'tflite'")
+        raise UnsupportedError(
+            "`export_saved_model` only currently supports the tensorflow, jax and torch backends."
+            " On tfn use model.export(path, format='bundle'), 'cpp' or 'tflite'")

@@ -1,0 +1,106 @@
+"""Steps written by users, on state or on variables, and how many a call takes."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+
+class OnState(keras.Sequential):
+    def train_step(self, state, data):
+        logs, state = super().train_step(state, data)
+        return {**logs, "mine": logs["loss"] * 2}, state
+
+    def test_step(self, state, data):
+        logs, state = super().test_step(state, data)
+        return {**logs, "mine": 7.0}, state
+
+    def predict_step(self, state, data):
+        outputs, non_trainable = super().predict_step(state, data)
+        return outputs + 1, non_trainable
+
+
+class OnVariables(keras.Sequential):
+    def train_step(self, data):
+        logs = super().train_step(data)
+        return {**logs, "mine": logs["loss"] * 2}
+
+    def test_step(self, data):
+        return {**super().test_step(data), "mine": 7.0}
+
+    def predict_step(self, data):
+        return super().predict_step(data) + 1
+
+
+def _model(kind, **options):
+    keras.utils.set_random_seed(3)
+    model = kind([keras.Input((6,)), layers.Dense(8, activation="relu"), layers.BatchNormalization(),
+                  layers.Dropout(0.1), layers.Dense(3)])
+    model.compile("adam", "mse", metrics=["mae"], **options)
+    return model
+
+
+@pytest.fixture
+def data(rng):
+    return (rng.standard_normal((50, 6)).astype("float32"),
+            rng.standard_normal((50, 3)).astype("float32"))
+
+
+@pytest.mark.parametrize("options", [{}, {"run_eagerly": True}, {"jit_compile": False},
+                                     {"steps_per_execution": 3}], ids=str)
+@pytest.mark.parametrize("kind", [OnState, OnVariables])
+def test_custom_steps(kind, options, data):
+    x, y = data
+    plain, custom = _model(keras.Sequential), _model(kind, **options)
+    expected, found = (m.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0).history
+                       for m in (plain, custom))
+    # The logs of a step that adds its own are those of the last batch; the weights say more.
+    assert set(found) == {"loss", "mae", "mine"}
+    for a, b in zip(plain.get_weights(), custom.get_weights(), strict=True):
+        np.testing.assert_allclose(b, a, rtol=2e-4, atol=1e-5)
+    for a, b in zip(plain.optimizer.variables, custom.optimizer.variables, strict=True):
+        np.testing.assert_allclose(np.asarray(b), np.asarray(a), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found["mine"], 2 * np.array(found["loss"]), rtol=1e-6)
+    assert len(expected["loss"]) == len(found["loss"]) == 2
+    assert custom.evaluate(x, y, verbose=0, return_dict=True)["mine"] == 7.0
+    np.testing.assert_allclose(custom.predict(x, batch_size=16, verbose=0),
+                               plain.predict(x, verbose=0) + 1, rtol=1e-3, atol=1e-4)
+
+
+class _Count(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.begun = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.begun.append(batch)
+
+    on_predict_batch_begin = on_test_batch_begin = on_train_batch_begin
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
+def test_several_steps_per_call(method, data):
+    x, y = data
+    model, count = _model(keras.Sequential, steps_per_execution=3), _Count()
+    arguments = (x,) if method == "predict" else (x, y)
+    result = getattr(model, method)(*arguments, batch_size=8, verbose=0, callbacks=[count])
+    assert count.begun == [0, 3, 6]
+    if method == "predict":
+        assert result.shape == (50, 3)
+
+
+def test_an_interrupted_fit_leaves_averaged_weights(data):
+    """Ctrl-C in the middle: an optimizer that averages has put its average into the model."""
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 2:
+                raise KeyboardInterrupt
+
+    model = _model(keras.Sequential)
+    model.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), "mse")
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*data, batch_size=8, verbose=0, callbacks=[Interrupt()])
+    averages = [np.asarray(v) for v in model.optimizer._model_variables_moving_average]
+    for weight, average in zip(model.trainable_variables, averages, strict=True):
+        np.testing.assert_array_equal(np.asarray(weight), average)
