@@ -21,6 +21,7 @@ from .locks import new_lock
 from .passes import PIPELINE
 from .passes.inline import inline
 from .passes.regions import everywhere
+from .passes.rematerialise import rematerialise
 from .runtime import walk
 from .runtime.bound import Bound, size_of
 from .runtime.cache import KERNELS
@@ -67,18 +68,42 @@ def _verify(function: Function, stage: str) -> None:
 
 
 def compile_function(
-    function: Function, target: Target | None = None, communicator: Communicator | None = None
+    function: Function, target: Target | None = None, communicator: Communicator | None = None,
+    memory_budget: int | None = None
 ) -> Executable:
     """Compile for this machine.
 
-    `communicator` runs the collectives of a partitioned program. Raises `UnsupportedError` with the
-    user's line for an op the compiler does not have.
+    `communicator` runs the collectives of a partitioned program. `memory_budget`: the bytes that may be
+    used beside arguments and results; values are made anew rather than kept where that takes more.
+    Raises `UnsupportedError` with the user's line for an op the compiler does not have, and
+    `CompileError` when the budget is too small.
     """
     target = target or Target.host()
     with _uncollected():
         fused = run_passes(function, target)
         plan = make_plan(fused, target)
+        if memory_budget is not None:
+            fused, plan = _within(memory_budget, fused, plan, target)
     return Executable(fused, plan, communicator)
+
+
+def _within(budget: int, fused: Function, plan: Plan, target: Target) -> tuple[Function, Plan]:
+    """A fused function and its plan, within a budget of bytes."""
+    found, limit, least = fused, budget, plan.arena_bytes
+    if not isinstance(least, int):
+        raise CompileError(f"a memory budget for {fused.name} needs known sizes, its memory is {least}"
+                           " bytes: jit a function for each batch size", user_location())
+    # The plan needs a little more than what is alive at once: for scratch memory, and between buffers.
+    for _ in range(4):
+        if plan.arena_bytes <= budget:  # type: ignore[operator]
+            return found, plan
+        found = rematerialise(fused, limit)
+        plan = make_plan(found, target)
+        least = min(least, plan.arena_bytes)  # type: ignore[type-var]
+        limit -= max(plan.arena_bytes - budget, 0)  # type: ignore[operator]
+    raise CompileError(f"{fused.name} needs {least:,} bytes of memory beside its arguments and results,"
+                       f" its budget is {budget:,}: raise memory_budget, take a smaller batch, or let"
+                       " parts be computed again (tfn.checkpoint)", user_location())
 
 
 @contextmanager

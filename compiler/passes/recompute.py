@@ -10,11 +10,11 @@ be in the other as well, so none is copied away from a sum, nor brought to anoth
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..codegen.work import DEAR
-from ..ir.core import Block, Function, Op, Value, free_values
+from ..ir.core import Block, Function, Op, Value, free_values, uses
 from ..ir.rewrite import Rewriter, clone_op
 from .fuse import MAX_OPS, SINGLE, is_alias, is_free
 from .regions import REGION
@@ -229,23 +229,10 @@ class _Graph:
         number = kernel.results.index(value)
         kernel.results.pop(number)
         kept = [v for i, v in enumerate(kernel.block.returns) if i != number]
-        needed = set(kept)
-        ops = []
-        for op in reversed(kernel.block.ops):
-            if any(r in needed for r in op.results):
-                ops.append(op)
-                needed.update(op.operands)
-                needed.update(v for region in op.regions for v in free_values(region))
-        block, values = Block(), {}
-        operands = []
-        for argument, operand in zip(kernel.block.arguments, kernel.operands, strict=True):
-            if argument in needed:
-                values[argument] = block.add_argument(argument.type)
-                operands.append(operand)
-            else:
+        block, operands = part(kernel.block, kernel.operands, kept)
+        for operand in kernel.operands:
+            if operand not in operands:
                 self.readers[operand].pop(kernel, None)
-        block.ops = [clone_op(op, values) for op in reversed(ops)]
-        block.returns = [values[v] for v in kept]
         kernel.block, kernel.operands = block, operands
 
     def rebuilt(self) -> Function:
@@ -260,6 +247,27 @@ class _Graph:
                                       op.location)
                 rewriter.values.update(zip(kernel.results, new.results, strict=True))
         return rewriter.finish()
+
+
+def part(block: Block, operands: Sequence[Value], returns: Sequence[Value]
+         ) -> tuple[Block, list[Value]]:
+    """The region of a kernel that makes only `returns`, and the operands it reads."""
+    needed = set(returns)
+    ops = []
+    for op in reversed(block.ops):
+        if any(r in needed for r in op.results):
+            ops.append(op)
+            needed.update(op.operands)
+            needed.update(v for region in op.regions for v in free_values(region))
+    new, values = Block(), {}
+    read = []
+    for argument, operand in zip(block.arguments, operands, strict=True):
+        if argument in needed:
+            values[argument] = new.add_argument(argument.type)
+            read.append(operand)
+    new.ops = [clone_op(op, values) for op in reversed(ops)]
+    new.returns = [values[v] for v in returns]
+    return new, read
 
 
 def _is_elementwise(op: Op) -> bool:
@@ -301,13 +309,15 @@ def _chain(block: Block, value: Value) -> _Chain | None:
     work = [op for op in ops if not is_free(op)]
     if not large or len(work) > CHEAP or any(op.name.rpartition(".")[2] in DEAR for op in work):
         return None
-    users: dict[Value, list[Op]] = {}
-    for op in block.ops:
-        for operand in op.operands:
-            users.setdefault(operand, []).append(op)
-    for op in work:
-        # A sum may take a multiplication in only if it is its only reader, in both kernels.
-        if _is_product(op) and (op.result in block.returns or len(users[op.result]) > 1) and any(
-                user.name in _SUMS for user in users.get(op.result, ())):
-            return None
+    if not contracts_alike(block, work):
+        return None
     return _Chain(list(ops), list(large), [v for v in small if v not in large])
+
+
+def contracts_alike(block: Block, ops: Iterable[Op]) -> bool:
+    """Are some of a kernel's ops the same instructions without the others? A sum takes a multiplication
+    in only if it is its only reader."""
+    users = uses(block)
+    return not any(
+        _is_product(op) and (op.result in block.returns or len(users[op.result]) > 1)
+        and any(user.name in _SUMS for user in users.get(op.result, ())) for op in ops)

@@ -347,16 +347,17 @@ class Jitted:
         function, result_structure = self._trace(call, args, structure, [a.type for a in arrays])
         donated = [i for i, a in enumerate(function.argument_attributes)
                    if "tf.aliasing_output" in a]
-        if self.compiler is not None:
-            executable = self.compiler(function)
-        else:
-            from ..compile import compile_function
-
-            executable = compile_function(function)
+        executable = (self.compiler or _compiled)(function)
         flat = len(dynamic) if tree.is_flat(dynamic) and not kwargs else -1
         return _Program(executable, structure, result_structure, donated, flat,
                         tree.is_leaf(result_structure), default_float(),
                         [(a.shape, a.dtype) for a in arrays])
+
+
+def _compiled(function: Function, **options: Any) -> Callable[..., Sequence[np.ndarray]]:
+    from ..compile import compile_function
+
+    return compile_function(function, **options)
 
 
 def _differences(key, before) -> list[str]:
@@ -404,15 +405,22 @@ def _places(function: Callable, numbers, called) -> tuple[frozenset[int], frozen
 
 
 def jit(function: Callable | None = None, *, static_argnums=(), donate_argnums=(), compiler=None,
-        static_argnames=(), donate_argnames=()):
+        static_argnames=(), donate_argnames=(), memory_budget: int | None = None):
     """Compile `function` for each signature it is called with.
 
     `static_argnums`, `static_argnames`: arguments that are hashable Python values, not arrays.
     `donate_argnums`, `donate_argnames`: arguments whose buffers the results may reuse; reading one
     again raises `DonatedError`.
     `compiler`: `Function -> callable` in place of the default (a partitioning compiler, say).
-    Raises `TraceError` when Python control flow depends on an array.
+    `memory_budget`: the bytes a call may use beside arguments and results. Where keeping all values
+    takes more, cheap ones are computed again when they are needed: the same bits, in more time.
+    Raises `TraceError` when Python control flow depends on an array, and `CompileError` when the budget
+    is too small.
     """
+    if memory_budget is not None:
+        if compiler is not None:
+            raise TraceError("jit takes a compiler or a memory_budget, not both", user_location())
+        compiler = functools.partial(_compiled, memory_budget=memory_budget)
     if function is None:
         return functools.partial(
             jit, static_argnums=static_argnums, donate_argnums=donate_argnums, compiler=compiler,
