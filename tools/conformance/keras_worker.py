@@ -44,8 +44,9 @@ class Suite:
             # Here, so that it comes before pytest's own finder.
             plug.GRAFTS.update(TEST_GRAFTS)
             plug.install()
-        # Where `keras` is missing, pytest makes modules for the packages above a test file.
-        import_module("keras")
+        if config.rootpath.parent.name == "keras":
+            # Where it is missing, pytest makes modules for the packages above a test file.
+            import_module("keras")
         for name in ("requires_trainable_backend", "multi_device"):
             config.addinivalue_line("markers", f"{name}: Keras's own")
 
