@@ -58,7 +58,7 @@ def test_no_more_than_asked_for():
     assert len(slim.plan.steps) == len(kept.plan.steps)
     least = both(lambda x: [tfn.grad(tower)(x)], array())[1]
     steps = [len(both(lambda x: [tfn.grad(tower)(x)], array(), budget=k * ONE)[1].plan.steps)
-             for k in range(12, 0, -1)]
+             for k in range(30, 0, -4)]
     assert steps == sorted(steps)
     assert steps[0] == len(kept.plan.steps) < steps[-1] == len(least.plan.steps)
 
