@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from .ir.core import Op, Value
 from .ir.dims import Dim, Extent
+from .ops.contraction import convolution_defaults
 
 
 def operations(ops: Sequence[Op], sizes: Mapping[str, int]) -> float:
@@ -33,6 +34,15 @@ def _products(op: Op, sizes: Mapping[str, int]) -> float:
                          for e in extents)
 
 
+def _windows(op: Op, sizes: Mapping[str, int]) -> float:
+    """A window's products for every result; zeros between elements of the image are none."""
+    a = convolution_defaults(op.attributes)
+    kernel, numbers = op.operands[1], a["dimension_numbers"]
+    window = math.prod(float(_size(kernel.shape[d], sizes)) for d in (
+        numbers.kernel_input_feature_dimension, *numbers.kernel_spatial_dimensions))
+    return 2 * _count(op.result, sizes) * window / math.prod(a["lhs_dilation"])
+
+
 def _reads(op: Op, sizes: Mapping[str, int]) -> float:
     return _count(op.operands[0], sizes)
 
@@ -49,7 +59,7 @@ def _attention(products: int):
 
 
 _COUNTS = {
-    "stablehlo.dot_general": _products, "stablehlo.convolution": _products,
+    "stablehlo.dot_general": _products, "stablehlo.convolution": _windows,
     "stablehlo.reduce": _reads, "stablehlo.reduce_window": _reads,
     "tfn.attention": _attention(2), "tfn.attention_backward": _attention(5),
 }
