@@ -19,6 +19,7 @@ from ..ir.core import Op, Value
 from .depthwise import depthwise, is_depthwise
 from .emitter import Emitter
 from .move import clear_run, copy_run, place
+from .outline import outlined
 from .pack import Packer
 from .product import Product
 from .target import Target
@@ -45,6 +46,7 @@ def convolution(emit: Emitter, op: Op, target: Target, outputs: Sequence[Output]
     if is_depthwise(window, op):
         depthwise(emit, op, window, target, outputs)
         return
+    emit.finished = True
     _Convolution(emit, op, window, target, outputs).emit_phases()
 
 
@@ -293,7 +295,9 @@ class _Convolution:
             rows = tuple(r * tall + c * row for r in range(self.stacked) for c in range(self.width))
         micro = Micro(self.product, self.tile, row, 1, self.nr,
                       self.nr if self.staged else wide.step * self.output_features, True,
-                      outer=outer, a_rows=rows, unroll=_unroll(depth))
+                      outer=outer, a_rows=rows, unroll=_unroll(depth),
+                      depth=depth if len(self.parts) == 1 and isinstance(depth, int) else None,
+                      adds=False)
 
         def nest(i: int, at: list[Index], skip: list[Index], a: str) -> None:
             """`at`: outputs of the part along the axes so far; `skip`: rows of the tile done before."""
@@ -363,16 +367,25 @@ class _Convolution:
         if self.window.features % self.nr:
             columns = emit.imin(emit.isub(self.window.features, column), self.nr)
         first_row = skip[-2] if self.stacked > 1 else 0
+        with outlined(emit, (self.buffer,), (
+                self.n, feature, columns, first_row, skip[-1], *outputs)) as ((buffer,), numbers):
+            self._follow(buffer, *numbers)
+
+    def _follow(self, buffer: str, n: Index, feature: Index, columns: Index, first_row: Index,
+                first: Index, *outputs: Index) -> None:
+        """Store what follows a tile in `buffer`, from its row `first_row` and there its place `first`
+        on; `outputs` is where its first element belongs."""
+        emit = self.emit
         with emit.loop(first_row, self.stacked) as r, emit.scope(), \
-                emit.loop(skip[-1], self.width) as w, emit.scope():
+                emit.loop(first, self.width) as w, emit.scope():
             index = list(outputs)
             index[-1] = emit.iadd(index[-1], emit.imul(w, self.axes[-1].step))
             if self.stacked > 1:
                 index[-2] = emit.iadd(index[-2], r)
-            line = place(emit, self.dtype, self.buffer, emit.imul(
+            line = place(emit, self.dtype, buffer, emit.imul(
                 emit.iadd(emit.imul(r, self.width), w), self.nr))
             with emit.loop(0, columns) as j, emit.scope():
-                self._store(place(emit, self.dtype, line, j), [self.n, *index, emit.iadd(feature, j)])
+                self._store(place(emit, self.dtype, line, j), [n, *index, emit.iadd(feature, j)])
 
     def _store(self, source: str, index: list[Index]) -> None:
         """Compute the outputs from an element of the convolution."""

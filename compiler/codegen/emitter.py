@@ -45,6 +45,16 @@ class Phase:
     lines: list[str]
 
 
+@dataclass
+class Outline:
+    """A function that phases call: its parameters before those of the kernel, and its code."""
+
+    name: str
+    parameters: tuple[str, ...]
+    entry: list[str]
+    lines: list[str]
+
+
 class Emitter(Text):
     """Emits one kernel. `extents` names the sizes, `pointers` the buffers of operands."""
 
@@ -56,6 +66,9 @@ class Emitter(Text):
         self.scalars: list[tuple[Any, DType]] = []
         self._scalar_numbers: dict[Any, int] = {}
         self.phases: list[Phase] = []
+        self.outlines: list[Outline] = []
+        self.finished = False
+        """Phases need no more of LLVM's passes than micro-kernels do: see `native.py`."""
         self.entry: list[str] = []
         self.functions: set[str] = set()
         self.definitions: dict[str, str] = {}
@@ -75,10 +88,18 @@ class Emitter(Text):
 
         All tasks of a phase are done before the next phase begins.
         """
+        with self.elsewhere() as (entry, lines):
+            yield
+        self.phases.append(Phase(work, entry, lines))
+
+    @contextmanager
+    def elsewhere(self):
+        """Emit a function: its entry block and its other lines, which know no register of before."""
+        before = (self.lines, self.entry, self.current, self._scopes, self._scalar_registers)
         self.lines, self.entry, self.current = [], [], "start"
         self._scopes, self._scalar_registers = [{}], {}
-        yield
-        self.phases.append(Phase(work, self.entry, self.lines))
+        yield self.entry, self.lines
+        self.lines, self.entry, self.current, self._scopes, self._scalar_registers = before
 
     # -- scopes -----------------------------------------------------------------------------------
 

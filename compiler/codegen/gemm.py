@@ -23,6 +23,7 @@ from ..ops.contraction import Contraction
 from .emitter import Emitter
 from .gemv import Line, matrix_vector
 from .matrix import Axes, dims_of, extent_of, is_affine, matrix_axes
+from .outline import outlined
 from .pack import Packer
 from .product import product_of
 from .target import Target
@@ -53,6 +54,7 @@ def gemm(emit: Emitter, op: Op, target: Target, outputs: Sequence[Output]) -> No
     spec = op.definition.rule("contraction")(op)
     axes = matrix_axes(op, spec)
     assert axes is not None
+    emit.finished = True
     _Gemm(emit, op, spec, axes, target, outputs).emit_phases()
 
 
@@ -351,20 +353,29 @@ class _Gemm:
                 emit.iadd(emit.imul(row, self.om), column)))
         first_panel = emit.imul(block_n, self.panels)
         if self.fixed_n == 1 and not self.axes.sums:
-            matrix_vector(emit, self.product, Line(a, self.lm, self.lhs.dtype), self.lk,
-                          Line(b, self.rk, self.rhs.dtype), Line(c, self.om, self.product.sums), rows,
-                          self.count_k)
+            self._vector(Line(a, self.lm, self.lhs.dtype), self.lk, Line(b, self.rk, self.rhs.dtype),
+                         Line(c, self.om, self.product.sums), rows)
         elif one is not None:
             self._either(one,
-                         lambda: matrix_vector(
-                             emit, self.product, Line(b, self.rn, self.rhs.dtype), self.rk,
-                             Line(a, self.lk, self.lhs.dtype), Line(c, 1, self.product.sums), columns,
-                             self.count_k),
+                         lambda: self._vector(
+                             Line(b, self.rn, self.rhs.dtype), self.rk,
+                             Line(a, self.lk, self.lhs.dtype), Line(c, 1, self.product.sums), columns),
                          lambda: self._blocks(a, b, c, rows, columns, first_panel, packed))
         else:
             self._blocks(a, b, c, rows, columns, first_panel, packed)
         if self.follows:
-            self._epilogue(at, c, row, column, rows, columns)
+            loops = list(at)
+            with outlined(emit, (c,), (row, column, rows, columns, *at.values())) as ((c,), numbers):
+                self._epilogue(dict(zip(loops, numbers[4:], strict=True)), c, *numbers[:4])
+
+    def _vector(self, matrix: Line, by_k: Index, vector: Line, out: Line, count: Index) -> None:
+        lines = matrix, vector, out
+        with outlined(self.emit, [line.pointer for line in lines], (
+                *(line.stride for line in lines), by_k, count, self.count_k)) as (pointers, numbers):
+            *strides, by_k, count, depth = numbers
+            matrix, vector, out = (Line(p, s, line.dtype) for p, s, line in zip(
+                pointers, strides, lines, strict=True))
+            matrix_vector(self.emit, self.product, matrix, by_k, vector, out, count, depth)
 
     def _strip(self, one: str, block: Index, column: Index, columns: Index) -> Index:
         """The columns of a task when there is one row: long pieces of the matrix's rows are read at the
@@ -416,7 +427,8 @@ class _Gemm:
         if few is not None:
             by_k = emit.inst(f"select i1 {few}, i64 {self.rk}, i64 {self.nr}")
         micro = Micro(self.product, self.tile, *a_strides, by_k, self.om,
-                      self.packs != "none" and few is None)
+                      self.packs != "none" and few is None, depth=self._one_depth(),
+                      adds=bool(self.axes.sums) or self._one_depth() is None)
         panels, words = _ceil(emit, columns, self.nr), _ceil(emit, depth, self.product.group)
         with emit.loop(0, panels) as panel, emit.scope():
             column = emit.imul(panel, self.nr)
@@ -430,6 +442,12 @@ class _Gemm:
                 self.pack_b.panel(source, packed_b, self.rk, self.rn, depth, left)
                 source = packed_b
             self._rows(micro, a, packed_a, source, self._sum_at(c, column), words, add, rows, left)
+
+    def _one_depth(self) -> int | None:
+        """Words along K where that is one block."""
+        if self.fixed_k is None or not 0 < self.fixed_k <= self.step:
+            return None
+        return _blocks(self.fixed_k, self.product.group)
 
     @property
     def _line(self) -> int:

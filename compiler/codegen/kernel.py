@@ -22,7 +22,7 @@ from . import mathlib
 from .accumulate import accumulate
 from .contraction import contraction
 from .convolution import convolution
-from .emitter import Emitter
+from .emitter import Emitter, Outline
 from .extents import Extents
 from .gemm import gemm
 from .matrix import is_matrix_product
@@ -113,7 +113,9 @@ def _assemble(emit: Emitter, names: list[str], shared: set[str], target: Target)
     for i in range(count):
         load += [f"  %q{i} = getelementptr i64, ptr %extents, i64 {i}",
                  f"  %n{i} = load i64, ptr %q{i}, align 8"]
-    bodies = "\n".join(_body(emit, number, parameters) for number in range(len(emit.phases)))
+    bodies = "\n".join([*(_outline(emit, o, parameters) for o in emit.outlines),
+                        *(_body(emit, number, parameters) for number in range(len(emit.phases)))])
+    bodies = bodies.replace("%arguments", arguments)
     declarations = "\n".join(sorted(emit.declarations))
     library = mathlib.definitions(emit.functions)
     declared = set(declarations.split("\n"))
@@ -130,6 +132,7 @@ define void @kernel(ptr %buffers, ptr %extents, ptr %scalars, i64 %first, i64 %l
 {_dispatch(len(emit.phases), arguments)}
 }}
 attributes #1 = {{ noinline nounwind "prefer-vector-width"="{width}" }}
+attributes #2 = {{ noinline nounwind "prefer-vector-width"="{width}" "no-trapping-math"="true" }}
 attributes #0 = {{ nounwind "prefer-vector-width"="{width}" "no-trapping-math"="true" }}
 {chr(10).join(emit.metadata)}
 """
@@ -142,13 +145,26 @@ def _body(emit: Emitter, number: int, parameters: str) -> str:
   %lanestart = mul i64 %lane, {emit.lane_bytes}
   %workspace = getelementptr i8, ptr %lanes, i64 %lanestart
 """ if emit.lane_bytes else ""
+    # Loops that convert numbers by a function are not finished.
+    finished = emit.finished and not any("@tfn." in line for line in phase.lines)
+    return _function(f"kernel.body{number}", parameters, 1 if finished else 0,
+                     [*workspace.splitlines(), *phase.entry], phase.lines)
+
+
+def _outline(emit: Emitter, outline: Outline, parameters: str) -> str:
+    """A function that a phase calls."""
+    return _function(outline.name, ", ".join([*outline.parameters, parameters]), 2, outline.entry,
+                     outline.lines)
+
+
+def _function(name: str, parameters: str, attributes: int, entry: list[str], lines: list[str]) -> str:
     return f"""\
-define internal void @kernel.body{number}({parameters}) #0 {{
+define internal void @{name}({parameters}) #{attributes} {{
 entry:
-{workspace}{chr(10).join(phase.entry)}
+{chr(10).join(entry)}
   br label %start
 start:
-{chr(10).join(phase.lines)}
+{chr(10).join(lines)}
   ret void
 }}"""
 

@@ -1,13 +1,19 @@
 """From LLVM text to machine code: objects for any target, functions for this process.
 
 LLVM aborts the process on some inputs, so objects for other targets are made in a child process.
+
+Functions with the attributes `#1` are *finished*: written in vectors as they should be, so that all
+they need of LLVM's passes is registers for their variables and loops in order. The others go through
+its pipeline, which takes longer than code generation. `#2` are those of the others that a finished
+function calls.
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import llvmlite.binding as llvm
 
@@ -25,7 +31,11 @@ def compile_object(text: str, target: Target) -> bytes:
     """
     with _LOCK:
         machine = target.machine(jit=target.is_host)
-        return _emit(_parse(text, target, machine), machine)
+        text, finished = _divided(text)
+        module = _parse(text, target, machine)
+        _optimize(module, machine)
+        _add_finished(module, finished, target, machine)
+        return machine.emit_object(module)
 
 
 def compile_linked(texts: Sequence[str], exported: Sequence[str], target: Target) -> bytes:
@@ -43,13 +53,60 @@ def link_here(texts: Sequence[str], exported: Sequence[str], target: Target) -> 
     """`compile_linked` in this process, whatever the target."""
     with _LOCK:
         machine = target.machine()
-        module = _parse(texts[-1], target, machine)
-        for text in texts[:-1]:
+        divided = [_divided(text) for text in texts]
+        module = _parse(divided[-1][0], target, machine)
+        for text, _ in divided[:-1]:
             module.link_in(_parse(text, target, machine))
-        for function in module.functions:
-            if not function.is_declaration and function.name not in exported:
-                function.linkage = "internal"
-        return _emit(module, machine)
+        _hide(module, {*exported, *(name for text in texts for name in _CALLED.findall(text))})
+        _optimize(module, machine)
+        for _, finished in divided:
+            _add_finished(module, finished, target, machine)
+        return machine.emit_object(module)
+
+
+_FUNCTION = re.compile(r"^define internal (void @[^\n]*\) #([12])) \{\n.*?^\}\n",
+                       re.MULTILINE | re.DOTALL)
+_CALLED = re.compile(r"^define internal void @([^\s(]*)\([^\n]*\) #2 ", re.MULTILINE)
+_SHARED = re.compile(r"^(?:declare|attributes|@[^ ]+ =) .*\n", re.MULTILINE)
+
+
+def _divided(text: str) -> tuple[str, str]:
+    """A module without its finished functions, and a module of those. What either calls of the other
+    is visible until they are one."""
+    functions = list(_FUNCTION.finditer(text))
+    own = [f for f in functions if f[2] == "1"]
+    if not own:
+        return text, ""
+    finished = ["".join(_SHARED.findall(text)),
+                *(f"declare {f[1]}\n" for f in functions if f[2] == "2"),
+                *(f[0].replace("internal ", "", 1) for f in own)]
+    others = _FUNCTION.sub(lambda f: f"declare {f[1]}\n" if f[2] == "1" else
+                           f[0].replace("internal ", "", 1), text)
+    return others, "".join(finished)
+
+
+def _add_finished(module, text: str, target: Target, machine) -> None:
+    if not text:
+        return
+    finished = _parse(text, target, machine)
+    visible = [f.name for f in finished.functions if not f.name.startswith("llvm.")]
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_sroa_pass()
+    passes.add_instruction_combine_pass()
+    # Loops tested at their end: accumulators stay in registers through nested ones.
+    passes.add_loop_rotate_pass()
+    passes.add_simplify_cfg_pass()
+    passes.run(finished, builder)
+    module.link_in(finished)
+    for name in visible:
+        module.get_function(name).linkage = "internal"
+
+
+def _hide(module, exported: Collection[str]) -> None:
+    for function in module.functions:
+        if not function.is_declaration and function.name not in exported:
+            function.linkage = "internal"
 
 
 def _parse(text: str, target: Target, machine):
@@ -63,7 +120,7 @@ def _parse(text: str, target: Target, machine):
     return module
 
 
-def _emit(module, machine) -> bytes:
+def _optimize(module, machine) -> None:
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     options.loop_vectorization = True
     # Unrolling doubles compile time and gains nothing beside vectors and register tiles.
@@ -71,7 +128,6 @@ def _emit(module, machine) -> bytes:
     options.slp_vectorization = False
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
-    return machine.emit_object(module)
 
 
 _CHILD = """

@@ -55,6 +55,10 @@ class Micro:
     a_rows: tuple[int, ...] = ()
     """Offsets of the rows of a, where they are not evenly spaced."""
     unroll: int = 4
+    depth: int | None = None
+    """K, where it is the same in all calls."""
+    adds: bool = True
+    """Does a call ever add to what is there?"""
 
     def call(self, emit: Emitter, a: str, b: str, c: str, depth: Index, add: str,
              edge: tuple[Index, Index] | None = None, counts: tuple[Index, ...] = ()) -> None:
@@ -170,16 +174,20 @@ def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
                     new = product.add(text, old, splat, columns[v], tile.lanes)
                     text.do(f"store {sums} {new}, ptr {cells[r][v]}, align 64")
 
+    depth: Index = "%k" if micro.depth is None else micro.depth
+
     def rounds(pa: str, pb: str) -> None:
-        whole = text.imul(text.idiv("%k", micro.unroll), micro.unroll)
-        for low, high, count in ((0, whole, micro.unroll), (whole, "%k", 1)):
+        whole = text.imul(text.idiv(depth, micro.unroll), micro.unroll)
+        for low, high, count in ((0, whole, micro.unroll), (whole, depth, 1)):
+            if low == high:
+                continue
             with text.loop(low, high, count) as k:
                 steps(at(pa, text.imul(k, a_k)), at(pb, text.imul(k, b_k)), count)
 
     def around(pa: str, done: Index, number: int) -> None:
         """The loops from `number` on, after `done` rounds of the loop over k."""
         if number == len(micro.outer):
-            rounds(pa, at(first, text.imul(text.imul(done, "%k"), b_k)))
+            rounds(pa, at(first, text.imul(text.imul(done, depth), b_k)))
             return
         with text.loop(0, f"%o{number}") as i:
             around(at(pa, text.imul(i, micro.outer[number])),
@@ -187,7 +195,7 @@ def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
 
     around("%a", 0, 0)
     for r in range(tile.rows):
-        _store_row(text, edge, r, product.sums, tile.lanes, masks, outputs[r], cells[r])
+        _store_row(text, edge, micro.adds, r, product.sums, tile.lanes, masks, outputs[r], cells[r])
     lines = "\n".join(text.lines)
     for declaration in text.declarations:
         emit.declare(declaration)
@@ -203,16 +211,34 @@ def _kind(lanes: int, element: str) -> str:
     return f"v{lanes}{element.replace('float', 'f32').replace('double', 'f64')}"
 
 
-def _store_row(text: Text, edge: bool, row: int, dtype: DType, lanes: int, masks: list[str],
+def _store_row(text: Text, edge: bool, adds: bool, row: int, dtype: DType, lanes: int, masks: list[str],
                outputs: list[str], cells: list[str]) -> None:
     """Store a row of accumulators, or add it to what is there."""
     vector, kind, size = f"<{lanes} x {dtype.llvm}>", _kind(lanes, dtype.llvm), dtype.itemsize
-    add = "fadd" if dtype.is_float else "add"
     after = text.fresh("row")
     if edge:
         inside, these = text.icompare("slt", row, "%rows"), text.fresh("store")
         text.do(f"br i1 {inside}, label %{these}, label %{after}")
         text.block(these)
+    if adds:
+        _add_row(text, edge, dtype, lanes, masks, outputs, cells)
+    for v, cell in enumerate(cells):
+        value = text.inst(f"load {vector}, ptr {cell}, align 64")
+        if edge:
+            text.do(f"call void @llvm.masked.store.{kind}.p0({vector} {value}, ptr {outputs[v]},"
+                    f" i32 {size}, <{lanes} x i1> {masks[v]})")
+        else:
+            text.do(f"store {vector} {value}, ptr {outputs[v]}, align {size}")
+    if edge:
+        text.do(f"br label %{after}")
+        text.block(after)
+
+
+def _add_row(text: Text, edge: bool, dtype: DType, lanes: int, masks: list[str], outputs: list[str],
+             cells: list[str]) -> None:
+    """Add what is there to a row of accumulators, if the call says so."""
+    vector, kind, size = f"<{lanes} x {dtype.llvm}>", _kind(lanes, dtype.llvm), dtype.itemsize
+    add = "fadd" if dtype.is_float else "add"
     more, store = text.fresh("more"), text.fresh("put")
     text.do(f"br i1 %add, label %{more}, label %{store}")
     text.block(more)
@@ -228,13 +254,3 @@ def _store_row(text: Text, edge: bool, row: int, dtype: DType, lanes: int, masks
         text.do(f"store {vector} {sum}, ptr {cell}, align 64")
     text.do(f"br label %{store}")
     text.block(store)
-    for v, cell in enumerate(cells):
-        value = text.inst(f"load {vector}, ptr {cell}, align 64")
-        if edge:
-            text.do(f"call void @llvm.masked.store.{kind}.p0({vector} {value}, ptr {outputs[v]},"
-                    f" i32 {size}, <{lanes} x i1> {masks[v]})")
-        else:
-            text.do(f"store {vector} {value}, ptr {outputs[v]}, align {size}")
-    if edge:
-        text.do(f"br label %{after}")
-        text.block(after)

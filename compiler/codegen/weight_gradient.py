@@ -49,6 +49,7 @@ def weight_gradient(emit: Emitter, op: Op, target: Target, outputs: Sequence[Out
     if is_depthwise(window, op, gradient=True):
         depthwise_gradient(emit, op, window, target, pointer, add_parts)
         return
+    emit.finished = True
     _WeightGradient(emit, op, window, target, pointer).emit_phases()
 
 

@@ -136,3 +136,15 @@ def test_a_function_with_sizes_unknown_is_profiled_on_numbers_made_up():
     profile = profile_function(function, runs=2, size=16)
     (row,) = profile.rows
     assert row.calls == 2 and row.nbytes == 2 * 16 * 4 * 4
+
+
+def test_the_gradient_of_a_strided_convolution_is_counted_without_its_zeros():
+    x, w = np.ones((2, 8, 8, 4), np.float32), np.ones((2, 2, 4, 16), np.float32)
+    program = tfn.jit(tfn.grad(lambda x, w: (nn.conv(x, w, strides=2) ** 2).sum(), argnums=(0, 1)))
+    program(x, w)
+    with tfn.profile(PEAKS) as profile:
+        program(x, w)
+    counts = [row.flops for row in profile.rows if "convolution" in row.ops]
+    products = 2 * 2 * 4 * 4 * 16 * 2 * 2 * 4
+    # Forward (and what is done to its 512 results), for the image, for the kernel.
+    assert len(counts) == 3 and all(products <= c <= 1.2 * products for c in counts)
