@@ -26,6 +26,7 @@ _PUBLIC = {
     "debug": ".compiler.debug",
     "distributed": ".distributed",
     "export": ".export",
+    "image": ".compiler.image",
     "keras": ".keras",
     "nn": ".compiler.nn",
     "numpy": ".compiler.numpy",

@@ -43,6 +43,7 @@ from .convolution import (
     same_padding,
     separable_conv,
 )
+from .ctc import ctc_beam_search_decode, ctc_greedy_decode, ctc_loss
 from .loss import (
     pick,
     sigmoid_cross_entropy,
@@ -70,7 +71,8 @@ def embedding(table, ids):
 
 __all__ = [
     "adaptive_average_pool", "adaptive_max_pool", "average_pool", "avg_pool",
-    "batch_normalization", "celu", "conv", "conv_transpose", "depth_to_space", "depthwise_conv",
+    "batch_normalization", "celu", "conv", "conv_transpose", "ctc_beam_search_decode",
+    "ctc_greedy_decode", "ctc_loss", "depth_to_space", "depthwise_conv",
     "dot_product_attention", "elu", "embedding", "fold", "gelu", "glu", "gru", "hard_shrink",
     "hard_sigmoid", "hard_silu", "hard_tanh", "layer_normalization", "leaky_relu", "log_sigmoid",
     "log_softmax", "lstm", "max_pool", "moments", "multi_hot", "one_hot", "pick", "psnr", "relu",

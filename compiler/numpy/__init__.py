@@ -379,6 +379,7 @@ from .special import (
     sinc,
     sinh,
 )
+from .spectrum import dual_window, istft, overlap_add, stft
 from .statistics import (
     allclose,
     bartlett,

@@ -526,8 +526,18 @@ def iscomplex(x: ArrayLike) -> Value:
 
 
 def view(x: ArrayLike, dtype) -> Value:
-    """The bits of `x` read as another element type of the same width (concrete: of any width)."""
+    """The bits of `x` read as another element type; of another width, the last dim shrinks or grows."""
     x, target = asarray(x), dtype_argument(dtype)
-    if is_concrete(x) and dtype_of(x).itemsize != target.itemsize:
+    old, new = dtype_of(x).itemsize, target.itemsize
+    if old == new:
+        return bind("stablehlo.bitcast_convert", x, dtype=target)
+    if not x.shape or (isinstance(x.shape[-1], int) and x.shape[-1] * old % new):
+        raise OpError(f"view as {target} needs a last dim of a multiple of {new} bytes, got {x.shape}"
+                      f" of {old} bytes each", user_location())
+    if is_concrete(x):
         return Array(np.ascontiguousarray(x._data).view(target.numpy))
-    return bind("stablehlo.bitcast_convert", x, dtype=target)
+    if old < new:
+        x = bind("stablehlo.reshape", x, shape=(*x.shape[:-1], x.shape[-1] * old // new, new // old))
+        return bind("stablehlo.bitcast_convert", x, dtype=target)
+    x = bind("stablehlo.bitcast_convert", x, dtype=target)
+    return bind("stablehlo.reshape", x, shape=(*x.shape[:-2], x.shape[-2] * x.shape[-1]))

@@ -36,7 +36,7 @@ def bincount(x: ArrayLike, weights: ArrayLike | None = None, minlength: int = 0,
     x = asarray(x)
     if length is None:
         data = concrete(x, "bincount")
-        length = max(minlength, int(data.max(initial=-1)) + 1)
+        length = max(minlength, int(data.max()) + 1 if data.size else 0)
     ones = Array(np.ones((), np.int32)) if weights is None else asarray(weights)
     zero = broadcast_to(Array(np.zeros((), ones.dtype)), (length,))
     return scatter_elements(zero, {0: x}, 0, ones, "add")

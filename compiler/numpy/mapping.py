@@ -63,7 +63,7 @@ def fromfunction(function: Callable, shape: Sequence[int], *, dtype=None, **opti
     return asarray(function(*(grids[d] for d in range(len(shape))), **options))
 
 
-def vectorize(function: Callable, *, excluded: Collection[int | str] = (),
+def vectorize(function: Callable, *, excluded: Collection[int | str] | None = None,
               signature: str | None = None) -> Callable:
     """`function` of scalars as one of arrays, which are broadcast together.
 
@@ -74,6 +74,7 @@ def vectorize(function: Callable, *, excluded: Collection[int | str] = (),
     [4, 5]
     """
     ranks = None if signature is None else _parse(signature)
+    excluded = excluded or ()
 
     @functools.wraps(function)
     def vectorized(*args, **options):

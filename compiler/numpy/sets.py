@@ -54,7 +54,7 @@ def unique(x: ArrayLike, return_index: bool = False, return_inverse: bool = Fals
     """The distinct elements, sorted, and what else was asked for (i32).
 
     `size`: the first `size` of them, for traced arrays; where there are fewer, `fill_value` (the
-    smallest element by default) with the index 0 and the count 0. NaNs are one element unless
+    smallest element by default) with the smallest's index and the count 0. NaNs are one element unless
     `equal_nan` is False.
     """
     if size is not None:
@@ -130,7 +130,7 @@ def _groups(order: Value, new: Value, size: int) -> tuple[Value, ...]:
     starts = el.where(known, starts, 0)
     inverse = scatter_elements(broadcast_to(Array(np.zeros((), np.int32)), (n,)), {0: order}, 0,
                                rank, None)
-    indices = el.where(known, gather_elements(order, {0: starts}, 0), 0)
+    indices = gather_elements(order, {0: starts}, 0)
     return starts, indices, inverse, counts
 
 

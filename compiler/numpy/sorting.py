@@ -229,9 +229,12 @@ def trapezoid(y: ArrayLike, x: ArrayLike | None = None, dx: float = 1.0, axis: i
     y = floating(y)
     axis = normalize_axis(axis, len(y.shape))
     extent = y.shape[axis]
-    step = asarray(dx if x is None else diff(x))
-    if len(step.shape) == 1:
-        step = reshape(step, tuple(-1 if d == axis else 1 for d in range(len(y.shape))))
+    step: Value = dx
+    if x is not None:
+        x = asarray(x)
+        step = diff(x, axis=axis if len(x.shape) > 1 else -1)
+        if len(x.shape) == 1:
+            step = reshape(step, tuple(-1 if d == axis else 1 for d in range(len(y.shape))))
     pair = el.add(slice_along(y, axis, 1, extent), slice_along(y, axis, 0, extent - 1))
     return sum_(el.multiply(el.multiply(pair, step), 0.5), axis)
 

@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import OpError, user_location
 from ..ir.defaults import default_float
 from ..ir.dims import Extent
-from ..ir.dtypes import I32
+from ..ir.dtypes import F32, I32
 from ..ops.reduction import identity_of
 from ..trace.core import Array, bind
 from . import elementwise as el
@@ -102,6 +102,9 @@ def _quantile(x, q, axis, method, keepdims, ignore_nan) -> Value:
         raise OpError(f"quantile method {method!r} is not one of {', '.join(_METHODS)}",
                       user_location())
     x = floating(x)
+    # Positions among more than 2,048 elements need more bits than 16-bit floats have.
+    narrow = dtype_of(x)
+    x = convert(x, F32) if narrow.is_float and narrow.bits < 32 else x
     q = to_dtype(q, dtype_of(x))
     rank = len(x.shape)
     axes = normalize_axes(axis, rank)
@@ -128,7 +131,7 @@ def _quantile(x, q, axis, method, keepdims, ignore_nan) -> Value:
         result = el.where(slice_along(nan, len(rest), size - 1, size), np.nan, result)
     result = moveaxis(result, -1, 0)
     kept = tuple(1 if d in axes else e for d, e in enumerate(x.shape)) if keepdims else rest
-    return reshape(result, q.shape + kept)
+    return convert(reshape(result, q.shape + kept), narrow)
 
 
 def percentile(x: ArrayLike, q: ArrayLike, axis=None, method: str = "linear",

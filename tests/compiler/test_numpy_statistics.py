@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tfn.compiler.numpy as tnp
+from tfn.compiler.errors import OpError
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 4, 5)).astype(np.float32)
@@ -130,6 +131,14 @@ def test_bessel_ldexp_angle(engine):
 def test_geomspace():
     np.testing.assert_allclose(tnp.geomspace(1, 1000, 4), [1, 10, 100, 1000], rtol=1e-5)
     np.testing.assert_allclose(tnp.geomspace(-2, -32, 5), np.geomspace(-2, -32, 5), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("old", "new"), [("f4", "u1"), ("i2", "f8"), ("u1", "u2"), ("i8", "f4")])
+def test_view_as_a_type_of_another_width_changes_the_last_dim(engine, old, new):
+    x = np.arange(16).reshape(2, 8).astype(old)
+    np.testing.assert_array_equal(engine(lambda v: tnp.view(v, np.dtype(new)), x), x.view(new))
+    with pytest.raises(OpError, match="multiple"):
+        tnp.view(np.zeros((2, 3), "i2"), "float64")
 
 
 def test_view(engine):

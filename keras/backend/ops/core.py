@@ -23,7 +23,7 @@ from ....compiler.trace.batch import vmap
 from ....compiler.trace.core import Array, Graph, Tracer, current_graph
 from ....compiler.trace.custom import custom_vjp
 from ....compiler.trace.grad import stop_gradient as _stop_gradient
-from ..missing import missing
+from ....compiler.trace.remat import checkpoint
 
 SUPPORTS_SPARSE_TENSORS = False
 SUPPORTS_RAGGED_TENSORS = False
@@ -33,7 +33,7 @@ IS_THREAD_SAFE = True
 __all__ = ["name_scope"]
 
 
-def is_tensor(x: Any) -> bool:
+def is_tensor(x):
     return isinstance(x, (Array, Tracer))
 
 
@@ -45,10 +45,10 @@ def held(x: Any) -> Any:
     return x if convert is None else convert()
 
 
-def convert_to_tensor(x: Any, dtype=None, sparse=None, ragged=None) -> Any:
+def convert_to_tensor(x, dtype=None, sparse=None, ragged=None):
     """Any value as an array of `dtype`; without one, of the dtype Keras gives it."""
     if sparse or ragged:
-        raise ValueError("the tfn backend has no sparse or ragged tensors; pass a dense one")
+        refuse_sparse(True)
     x = held(x)
     if dtype is None and type(x) is Array:
         return x
@@ -68,31 +68,40 @@ def convert_to_tensor(x: Any, dtype=None, sparse=None, ragged=None) -> Any:
     return Array(np.asarray(x).astype(as_dtype(wanted).numpy, copy=False))
 
 
-def convert_to_numpy(x: Any) -> np.ndarray:
-    return np.asarray(held(x))
+def refuse_sparse(sparse):
+    if sparse:
+        raise ValueError("the tfn backend has no sparse or ragged tensors: use dense ones")
 
 
-def shape(x: Any) -> tuple:
+def convert_to_numpy(x):
+    """The values of `x`; they may be written to, so those of a tensor are copied."""
+    x = held(x)
+    if isinstance(x, (list, tuple)):
+        return np.stack([convert_to_numpy(part) for part in x]) if x else np.asarray(x)
+    return np.array(x) if is_tensor(x) else np.asarray(x)
+
+
+def shape(x):
     return tuple(x.shape)
 
 
-def cast(x: Any, dtype: Any) -> Any:
+def cast(x, dtype):
     return convert_to_tensor(x, dtype=dtype)
 
 
-def stop_gradient(variable: Any) -> Any:
+def stop_gradient(variable):
     return _stop_gradient(held(variable))
 
 
-def random_seed_dtype() -> str:
+def random_seed_dtype():
     return "uint32"
 
 
-def device_scope(device_name: str):
+def device_scope(device_name):
     return nullcontext()
 
 
-def unstack(x: Any, num: int | None = None, axis: int = 0) -> list:
+def unstack(x, num=None, axis=0):
     count = x.shape[axis] if num is None else num
     return [tnp.take(x, i, axis=axis) for i in range(count)]
 
@@ -141,7 +150,7 @@ def _as_spec(x: Any, again: Any = None) -> Any:
 
 # -- control flow ---------------------------------------------------------------------------------
 
-def cond(pred: Any, true_fn, false_fn):
+def cond(pred, true_fn, false_fn):
     """Run one branch; with a traced predicate run both and select, variable writes included."""
     pred = convert_to_tensor(pred)
     if isinstance(pred, Array):
@@ -172,7 +181,7 @@ def _merge_writes(scope, pred, before, yes, no) -> None:
         scope.state_mapping[key] = a if a is b else tnp.where(pred, a, b)
 
 
-def switch(index: Any, branches, *operands):
+def switch(index, branches, *operands):
     index = convert_to_tensor(index, "int32")
     if isinstance(index, Array):
         return branches[int(np.clip(int(index), 0, len(branches) - 1))](*operands)
@@ -229,6 +238,8 @@ def fori_loop(lower, upper, body_fun, init_val):
 def scan(f, init, xs=None, length=None, reverse=False, unroll=1):
     """Carry a state over the leading axis of `xs`. A traced program gets one loop, unless `f` writes
     variables: then it is unrolled, since a loop cannot carry what it was not given."""
+    if not isinstance(unroll, bool) and (not isinstance(unroll, int) or unroll < 1):
+        raise ValueError(f"`unroll` must be an positive integer or boolean. Received: unroll={unroll}")
     if current_graph() is None:
         return fold(f, init, xs, length, reverse)
     scope = get_stateless_scope()
@@ -255,9 +266,11 @@ def _same_values(a: dict, b: dict) -> bool:
 
 def fold(f, init, xs=None, length=None, reverse=False):
     """`scan`, a step after the other in Python."""
+    if not callable(f):
+        raise TypeError(f"`f` should be a callable. Received: f={f}")
     leaves = [convert_to_tensor(x) for x in tree.flatten(xs)] if xs is not None else []
     if not leaves and length is None:
-        raise ValueError("scan needs `xs` or `length`")
+        raise ValueError("got no `xs` to scan over and no `length`")
     count = int(length) if length is not None else leaves[0].shape[0]
     carry, outputs = init, []
     order = range(count)
@@ -269,6 +282,15 @@ def fold(f, init, xs=None, length=None, reverse=False):
     if not outputs or outputs[0] is None:
         return carry, None
     return carry, tree.map_structure(lambda *ys: tnp.stack(ys), *outputs)
+
+
+def associative_scan(f, elems, reverse=False, axis=0):
+    elems = tree.map_structure(convert_to_tensor, elems)
+    sizes = {x.shape[axis] for x in tree.flatten(elems)}
+    if len(sizes) > 1:
+        raise ValueError(f"`elems` must have one first dimension (axis {axis}) to scan over, got"
+                         f" {sorted(sizes)}")
+    return control.associative_scan(f, elems, reverse, axis)
 
 
 def map(f, xs):
@@ -299,13 +321,17 @@ def custom_gradient(fun):
 
 
 def remat(f):
-    return f
+    return checkpoint(f)
 
 
 # -- indexed reads and writes ---------------------------------------------------------------------
 
 def slice(inputs, start_indices, shape):
-    return tnp.dynamic_slice(convert_to_tensor(inputs), list(start_indices), tuple(shape))
+    """`shape` elements from `start_indices` on; -1 for all there are."""
+    inputs = convert_to_tensor(inputs)
+    sizes = tuple(d - int(start) if size == -1 else size
+                  for d, start, size in zip(inputs.shape, start_indices, shape, strict=True))
+    return tnp.dynamic_slice(inputs, list(start_indices), sizes)
 
 
 def slice_update(inputs, start_indices, updates):
@@ -327,6 +353,3 @@ def scatter_update(inputs, indices, updates, reduction=None):
     inputs, indices = convert_to_tensor(inputs), convert_to_tensor(indices)
     place = tuple(indices[..., i] for i in range(indices.shape[-1]))
     return getattr(inputs.at[place], _UPDATES[reduction])(convert_to_tensor(updates))
-
-
-associative_scan = missing("associative_scan")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from ....compiler import numpy as tnp
 from ....compiler.numpy import fft as _fft
 from ....compiler.trace.core import bind
-from ..missing import missing
 from .core import convert_to_tensor
-from .numpy import _float
+from .operands import floating, together_floating
 
 
 def segment_sum(data, segment_ids, num_segments=None, sorted=False):
@@ -35,23 +34,23 @@ def in_top_k(targets, predictions, k):
 
 
 def logsumexp(x, axis=None, keepdims=False):
-    return tnp.logsumexp(_float(x), axis=axis, keepdims=keepdims)
+    return tnp.logsumexp(floating(x), axis=axis, keepdims=keepdims)
 
 
 def rsqrt(x):
-    return tnp.rsqrt(_float(x))
+    return tnp.rsqrt(floating(x))
 
 
 def erf(x):
-    return tnp.erf(_float(x))
+    return tnp.erf(floating(x))
 
 
 def erfc(x):
-    return 1 - tnp.erf(_float(x))
+    return tnp.erfc(floating(x))
 
 
 def erfinv(x):
-    return tnp.erfinv(_float(x))
+    return tnp.erfinv(floating(x))
 
 
 def logdet(x):
@@ -59,43 +58,99 @@ def logdet(x):
 
 
 def extract_sequences(x, sequence_length, sequence_stride):
-    x = convert_to_tensor(x)
-    count = 1 + (x.shape[-1] - sequence_length) // sequence_stride
-    starts = [i * sequence_stride for i in range(count)]
-    return tnp.stack([x[..., s:s + sequence_length] for s in starts], axis=-2)
+    return tnp.extract_sequences(convert_to_tensor(x), sequence_length, sequence_stride)
+
+
+def cdist(x, y):
+    x, y = together_floating(x, y)
+    if x.ndim < 2 or y.ndim < 2 or x.shape[-1] != y.shape[-1]:
+        raise ValueError("`cdist` inputs must have rank >= 2 and one last dimension, got shapes"
+                         f" {x.shape} and {y.shape}")
+    return tnp.linalg.vector_norm(x[..., :, None, :] - y[..., None, :, :], axis=-1)
 
 
 # -- Fourier transforms: complex tensors are pairs of real ones -------------------------------------
 
 def fft(x):
-    return _pair(_fft.fft(_complex(x)))
+    return _pair(_fft.fft(_get_complex_tensor_from_tuple(x)))
 
 
 def fft2(x):
-    return _pair(_fft.fft2(_complex(x)))
+    return _pair(_fft.fft2(_get_complex_tensor_from_tuple(x)))
 
 
 def ifft2(x):
-    return _pair(_fft.ifft2(_complex(x)))
+    return _pair(_fft.ifft2(_get_complex_tensor_from_tuple(x)))
 
 
 def rfft(x, fft_length=None):
-    return _pair(_fft.rfft(_float(x), fft_length))
+    return _pair(_fft.rfft(floating(x), fft_length))
 
 
 def irfft(x, fft_length=None):
-    return _fft.irfft(_complex(x), fft_length)
+    return _fft.irfft(_get_complex_tensor_from_tuple(x), fft_length)
 
 
-def _complex(pair):
-    if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-        raise ValueError(f"a complex tensor is a pair (real, imaginary), got {pair!r}")
-    return bind("stablehlo.complex", *(_float(part) for part in pair))
+def stft(x, sequence_length, sequence_stride, fft_length, window="hann", center=True):
+    x = convert_to_tensor(x)
+    if x.dtype.name not in ("float32", "float64"):
+        raise TypeError(f"Invalid input type. Expected `float32` or `float64`, got {x.dtype}")
+    if fft_length < sequence_length:
+        raise ValueError("`fft_length` must equal or larger than `sequence_length`, got"
+                         f" sequence_length={sequence_length}, fft_length={fft_length}")
+    if center:
+        half = fft_length // 2
+        x = tnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(half, half)], mode="reflect")
+    window = _window(window, sequence_length, fft_length)
+    return _pair(tnp.stft(x, window, sequence_stride))
+
+
+def istft(x, sequence_length, sequence_stride, fft_length, length=None, window="hann", center=True):
+    x = _get_complex_tensor_from_tuple(x)
+    if x.ndim < 2:
+        raise ValueError(f"`x` must have at least 2 dimensions, got the shape {x.shape}")
+    if window is None:
+        signal = tnp.overlap_add(_fft.irfft(x, fft_length), sequence_stride)
+    else:
+        window = _window(window, sequence_length, fft_length)
+        signal = tnp.istft(x, window, sequence_stride, fft_length)
+    half = fft_length // 2 if center else 0
+    return signal[..., half:half + length if length is not None else signal.shape[-1] - half]
+
+
+def _window(window, sequence_length, fft_length):
+    """The window's values, with zeros around them to the length of the transform."""
+    if window is None:
+        return tnp.ones((fft_length,))
+    if isinstance(window, str):
+        windows = {"hann": tnp.hanning, "hamming": tnp.hamming}
+        if window not in windows:
+            raise ValueError('If a string is passed to `window`, it must be one of `"hann"`,'
+                             f' `"hamming"`, got {window!r}')
+        # Of a period, whose last point is the next one's first.
+        window = windows[window](sequence_length + 1, dtype="float64")[:-1]
+    window = convert_to_tensor(window)
+    if window.shape != (sequence_length,):
+        raise ValueError("The shape of `window` must be equal to [sequence_length], got"
+                         f" {window.shape}")
+    low = (fft_length - sequence_length) // 2
+    return tnp.pad(window, (low, fft_length - sequence_length - low))
+
+
+def _get_complex_tensor_from_tuple(x):
+    """The complex tensor of a pair; `keras.ops.polar` calls it by this name."""
+    if not isinstance(x, (list, tuple)) or len(x) != 2:
+        raise ValueError("Input `x` should be a tuple of two tensors - real and imaginary - since a"
+                         f" complex tensor is a pair in Keras; got {type(x).__name__}")
+    real, imaginary = (convert_to_tensor(part) for part in x)
+    if real.shape != imaginary.shape:
+        raise ValueError("Both the real and imaginary parts should have the same shape, got"
+                         f" {real.shape} and {imaginary.shape}")
+    if real.dtype.kind in "iub" or imaginary.dtype.kind in "iub":
+        raise ValueError(f"At least one tensor in input `x` is not of type float, got {real.dtype}"
+                         f" and {imaginary.dtype}")
+    return bind("stablehlo.complex", real, imaginary)
 
 
 def _pair(x):
     return tnp.real(x), tnp.imag(x)
-
-
-for _name in ("cdist", "stft", "istft"):
-    globals()[_name] = missing(_name)

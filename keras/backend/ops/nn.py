@@ -4,38 +4,44 @@ from __future__ import annotations
 
 from keras.src import backend as _backend
 from keras.src.backend import config
+from keras.src.backend.common.dtypes import result_type
 from keras.src.backend.config import standardize_data_format
 
 from ....compiler import nn as tnn
 from ....compiler import numpy as tnp
-from ..missing import missing
-from .core import convert_to_tensor
-from .numpy import _float
+from .core import convert_to_tensor, refuse_sparse
+from .operands import floating, together_floating
+from .tables import declare
 
-ACTIVATIONS = (
-    "relu relu6 sigmoid sparse_sigmoid tanh tanh_shrink softplus softsign soft_shrink sparse_plus"
-    " silu squareplus log_sigmoid leaky_relu hard_sigmoid hard_silu elu selu gelu celu glu"
-    " hard_tanh hard_shrink threshold softmax log_softmax sparsemax"
-).split()
-"""Functions with the name and arguments of `tfn.nn`."""
-
-
-def _declare() -> None:
-    def activation(name):
-        target = getattr(tnn, name)
-
-        def function(x, *args, **kwargs):
-            return target(_float(x), *args, **kwargs)
-
-        function.__name__ = name
-        function.__doc__ = f"`keras.ops.{name}`."
-        return function
-
-    for name in ACTIVATIONS:
-        globals()[name] = activation(name)
-
-
-_declare()
+declare(globals(), "floating", tnn, """
+    relu(x)
+    relu6(x)
+    sigmoid(x)
+    sparse_sigmoid(x)
+    tanh(x)
+    tanh_shrink(x)
+    softplus(x)
+    softsign(x)
+    soft_shrink(x, threshold=0.5)
+    sparse_plus(x)
+    silu(x)
+    squareplus(x, b=4)
+    log_sigmoid(x)
+    leaky_relu(x, negative_slope=0.2)
+    hard_sigmoid(x)
+    hard_silu(x)
+    elu(x, alpha=1.0)
+    selu(x)
+    gelu(x, approximate=True)
+    celu(x, alpha=1.0)
+    glu(x, axis=-1)
+    hard_tanh(x)
+    hard_shrink(x, threshold=0.5)
+    threshold(x, threshold, default_value)
+    softmax(x, axis=-1)
+    log_softmax(x, axis=-1)
+    sparsemax(x, axis=-1)
+""")
 
 
 # -- convolution and pooling ------------------------------------------------------------------------
@@ -46,12 +52,12 @@ def max_pool(inputs, pool_size, strides=None, padding="valid", data_format=None)
 
 
 def average_pool(inputs, pool_size, strides=None, padding="valid", data_format=None):
-    return tnn.average_pool(_float(inputs), pool_size, strides, padding,
+    return tnn.average_pool(floating(inputs), pool_size, strides, padding,
                             standardize_data_format(data_format))
 
 
 def adaptive_average_pool(inputs, output_size, data_format=None):
-    return tnn.adaptive_average_pool(_float(inputs), output_size,
+    return tnn.adaptive_average_pool(floating(inputs), output_size,
                                      standardize_data_format(data_format))
 
 
@@ -85,8 +91,8 @@ def conv_transpose(inputs, kernel, strides=1, padding="valid", output_padding=No
         output_padding, standardize_data_format(data_format))
 
 
-def unfold(input, kernel_size, dilation=1, padding=0, stride=1):
-    return tnn.unfold(convert_to_tensor(input), kernel_size, dilation, padding, stride)
+def unfold(x, kernel_size, dilation=1, padding=0, stride=1):
+    return tnn.unfold(convert_to_tensor(x), kernel_size, dilation, padding, stride)
 
 
 def fold(x, output_size, kernel_size, dilation=1, padding=0, stride=1):
@@ -104,29 +110,28 @@ def space_to_depth(x, block_size, data_format="channels_last"):
 # -- encodings, normalisation, attention --------------------------------------------------------------
 
 def one_hot(x, num_classes, axis=-1, dtype=None, sparse=False):
-    _refuse_sparse(sparse)
+    refuse_sparse(sparse)
     return tnn.one_hot(convert_to_tensor(x, "int32"), num_classes, axis=axis,
                        dtype=dtype or config.floatx())
 
 
 def multi_hot(x, num_classes, axis=-1, dtype=None, sparse=False):
-    _refuse_sparse(sparse)
+    refuse_sparse(sparse)
     return tnn.multi_hot(convert_to_tensor(x, "int32"), num_classes, axis=axis,
                          dtype=dtype or config.floatx())
-
-
-def _refuse_sparse(sparse):
-    if sparse:
-        raise ValueError("the tfn backend has no sparse tensors; use sparse=False")
 
 
 def moments(x, axes, keepdims=False, synchronized=False):
     """Mean and variance; under a distribution they are those of the global batch anyway."""
     x = convert_to_tensor(x)
-    # 16-bit sums overflow: accumulate in f32.
-    wide = x.astype("float32") if x.dtype.itemsize == 2 else x
-    mean, variance = tnn.moments(wide, axes, keepdims=keepdims)
-    return mean.astype(x.dtype.name), variance.astype(x.dtype.name)
+    dtype = x.dtype.name
+    # 16-bit sums overflow: accumulate in f32. What then overflows is the largest number.
+    mean, variance = tnn.moments(x.astype("float32") if x.dtype.itemsize == 2 else x, axes,
+                                 keepdims=keepdims)
+    if dtype == "float16":
+        limit = float(tnp.finfo(dtype).max)
+        mean, variance = (tnp.clip(v, -limit, limit) for v in (mean, variance))
+    return mean.astype(dtype), variance.astype(dtype)
 
 
 def batch_normalization(x, mean, variance, axis, offset=None, scale=None, epsilon=1e-3):
@@ -141,10 +146,11 @@ def psnr(x1, x2, max_val):
 def dot_product_attention(query, key, value, bias=None, mask=None, scale=None, is_causal=False,
                           flash_attention=None, attn_logits_soft_cap=None):
     if attn_logits_soft_cap is not None:
-        raise NotImplementedError("attn_logits_soft_cap is not supported by the tfn backend yet")
-    return tnn.dot_product_attention(
-        convert_to_tensor(query), convert_to_tensor(key), convert_to_tensor(value), bias=bias,
-        mask=mask, scale=scale, is_causal=is_causal)
+        raise NotImplementedError("attn_logits_soft_cap is not supported by the tfn backend;"
+                                  " Keras has it on TPUs only")
+    query, key, value = together_floating(query, key, value)
+    return tnn.dot_product_attention(query, key, value, bias=bias, mask=mask, scale=scale,
+                                     is_causal=is_causal)
 
 
 # -- losses -------------------------------------------------------------------------------------------
@@ -196,5 +202,20 @@ def binary_crossentropy(target, output, from_logits=False):
     return -(target * tnp.log(output) + (1.0 - target) * tnp.log(1.0 - output))
 
 
-ctc_loss = missing("ctc_loss")
-ctc_decode = missing("ctc_decode")
+def ctc_loss(target, output, target_length, output_length, mask_index=0):
+    return tnn.ctc_loss(convert_to_tensor(target, "int32"), floating(output),
+                        convert_to_tensor(target_length, "int32"),
+                        convert_to_tensor(output_length, "int32"), mask_index)
+
+
+def ctc_decode(inputs, sequence_lengths, strategy="greedy", beam_width=100, top_paths=1,
+               merge_repeated=True, mask_index=0):
+    inputs = convert_to_tensor(inputs)
+    inputs = inputs.astype(result_type(inputs.dtype, "float32"))
+    lengths = convert_to_tensor(sequence_lengths, "int32")
+    blank = inputs.shape[-1] - 1 if mask_index is None else mask_index
+    if strategy == "greedy":
+        return tnn.ctc_greedy_decode(inputs, lengths, merge_repeated, blank)
+    if strategy == "beam_search":
+        return tnn.ctc_beam_search_decode(inputs, lengths, beam_width, top_paths, blank)
+    raise ValueError(f"Invalid strategy {strategy}. Supported values are 'greedy' and 'beam_search'.")
