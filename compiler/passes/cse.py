@@ -28,7 +28,7 @@ def cse(function: Function, target=None) -> Function:
 
 
 def _key(op: Op, rewriter: Rewriter) -> Any:
-    attributes = tuple((k, _hashable(op.attributes[k])) for k in sorted(op.attributes))
+    attributes = tuple((k, hashable(op.attributes[k])) for k in sorted(op.attributes))
     operands = tuple(rewriter[v] for v in op.operands)
     types = tuple(r.type for r in op.results)
     key = (op.name, operands, attributes, types, tuple(id(r) for r in op.regions))
@@ -39,10 +39,15 @@ def _key(op: Op, rewriter: Rewriter) -> Any:
     return key
 
 
-def _hashable(value: Any) -> Any:
+def hashable(value: Any) -> Any:
+    """What stands for an attribute in a key: equal for equal ones, while both exist."""
     if isinstance(value, np.ndarray):
         small = value.nbytes <= 4096
         return (value.shape, value.dtype.str, value.tobytes()) if small else id(value)
-    if isinstance(value, list):
-        return tuple(_hashable(v) for v in value)
+    if isinstance(value, float):
+        return repr(value)  # 0.0 is not -0.0.
+    if type(value) in (list, tuple):
+        return tuple([hashable(v) for v in value])
+    if isinstance(value, dict):
+        return tuple([(k, hashable(v)) for k, v in value.items()])
     return value

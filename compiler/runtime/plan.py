@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..codegen.kernel import Kernel, emit_kernel
+from ..codegen.kernel import Kernel
+from ..codegen.same import Emitted
 from ..codegen.target import Target
 from ..codegen.work import Work
 from ..dump import write_plan
@@ -110,9 +111,10 @@ class _Planner:
             self.places[value] = Place("constant", len(self.plan.constants))
             self.plan.constants.append(array)
         nodes = self.program.nodes
+        emitted = Emitted(self.target)
         for node in nodes:
             if node.op is not None and node.op.name == "tfn.kernel":
-                self.kernels[node] = emit_kernel(node.op, self.target)
+                self.kernels[node] = emitted.kernel(node.op)
         self._lifetimes(nodes)
         self._arena(nodes)
         total = 0
