@@ -37,6 +37,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("layout", layout),          # contractions into streamable form
     ("hoist2", hoist),           # what layout does to weights
     ("simplify2", simplify),     # transposes and reshapes that layout made adjacent
+    ("fold2", fold),             # weights in the order that layout asks for
     ("cse2", cse),
     ("dce", dce),                # drop what nothing needs
     ("fuse", fuse),              # group ops into kernels

@@ -1,133 +1,79 @@
-"""Algebraic simplification: a table of local rules.
+"""Algebraic simplification: tables of local rules.
 
 A rule looks at one op whose operands are already simplified and returns the value that can stand for
 its result, or None. Rules are exact in IEEE arithmetic, NaN, signed zeros and infinities included
-(so `x + 0` stays: it turns -0 into +0; `x * 0` stays: it is NaN for infinite x).
+(so `x + 0` stays: it turns -0 into +0; `x * 0` stays: it is NaN for infinite x). Those of arithmetic
+are in `arithmetic.py`, those of ops that only move elements in `movement.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
-
 from ..ir.core import Function, Op, Value
+from ..ir.dtypes import DType
 from ..ir.rewrite import Rewriter
 from ..ir.structs import DotDimensionNumbers
-from ..ops.declare import definition
-from ..ops.reduction import window_defaults
+from ..ops.reduction import combiner, window_defaults
+from .arithmetic import ARITHMETIC, Rule, splat
+from .movement import MOVEMENT, append, made_by, same_type
 
-Rule = Callable[[Op, list[Value], Rewriter], Value | None]
+__all__ = ["RULES", "simplify", "splat"]
 
-
-_SMALL = 4096
-"""Elements of a constant that is compared to see whether all are equal."""
-
-
-def splat(value: Value) -> np.generic | None:
-    """The scalar a value is filled with, when it is a constant or a broadcast of one."""
-    while value.op is not None and value.op.name == "stablehlo.broadcast_in_dim":
-        value = value.op.operands[0]
-    if value.op is not None and value.op.name == "stablehlo.constant":
-        data = value.op.attributes["value"]
-        if data.size == 1 or (data.size and not any(data.strides)):
-            return data[(0,) * data.ndim]
-        if 0 < data.size <= _SMALL and bool((data == data.reshape(-1)[0]).all()):
-            return data.reshape(-1)[0]
-    return None
+_MANTISSA = {"f16": 11, "bf16": 8, "f32": 24, "f64": 53}
+_EXPONENT = {"f16": 5, "bf16": 8, "f32": 8, "f64": 11}
 
 
-def _is(value: Value, number) -> bool:
-    found = splat(value)
-    return found is not None and bool(found == number)
+def _holds(wide: DType, dtype: DType) -> bool:
+    """Is every number of `dtype` one of `wide`?"""
+    if dtype.kind == "bool":
+        return wide.is_integer or wide.name in _MANTISSA
+    if dtype.is_integer:
+        signed = dtype.kind == "int"
+        if wide.name in _MANTISSA:
+            return dtype.bits - signed <= _MANTISSA[wide.name]
+        if wide.kind == dtype.kind:
+            return wide.bits >= dtype.bits
+        return wide.kind == "int" and wide.bits > dtype.bits
+    known = wide.name in _MANTISSA and dtype.name in _MANTISSA
+    return known and (_MANTISSA[wide.name] >= _MANTISSA[dtype.name]
+                      and _EXPONENT[wide.name] >= _EXPONENT[dtype.name])
 
 
-def _identity_right(number) -> Rule:
-    return lambda op, operands, _: operands[0] if _is(operands[1], number) else None
-
-
-def _identity_left(number) -> Rule:
-    return lambda op, operands, _: operands[1] if _is(operands[0], number) else None
-
-
-def _integer(rule: Rule) -> Rule:
-    return lambda op, operands, r: rule(op, operands, r) if operands[0].dtype.is_integer else None
-
-
-def _same_type(op: Op, operands: list[Value], _) -> Value | None:
-    """A reshape, broadcast or convert to the type its operand already has."""
-    ordered = op.name != "stablehlo.broadcast_in_dim" or _in_order(op)
-    return operands[0] if operands[0].type == op.result.type and ordered else None
-
-
-def _in_order(op: Op) -> bool:
-    dims = op.attributes["broadcast_dimensions"]
-    return list(dims) == list(range(len(dims)))
-
-
-def _identity_permutation(op: Op, operands, _) -> Value | None:
-    permutation = op.attributes["permutation"]
-    return operands[0] if list(permutation) == list(range(len(permutation))) else None
-
-
-def _composed(op: Op, operands: list[Value], rewriter: Rewriter) -> Value | None:
-    """reshape(reshape(x)), transpose(transpose(x)), broadcast(broadcast(x)) as one op."""
-    inner = operands[0].op
-    if inner is None or inner.name != op.name:
+def _convert_twice(op: Op, operands: list[Value], rewriter: Rewriter) -> Value | None:
+    """Through a type that holds every number of the first, as if it was not there."""
+    inner = made_by(operands[0], "convert")
+    if inner is None or not _holds(operands[0].dtype, inner.operands[0].dtype):
         return None
-    attributes = dict(op.attributes)
-    if op.name == "stablehlo.transpose":
-        first = inner.attributes["permutation"]
-        attributes["permutation"] = tuple(first[d] for d in op.attributes["permutation"])
-    elif op.name == "stablehlo.broadcast_in_dim":
-        outer = op.attributes["broadcast_dimensions"]
-        attributes["broadcast_dimensions"] = tuple(
-            outer[d] for d in inner.attributes["broadcast_dimensions"])
-    return rewriter.append(op.definition, inner.operands, [op.result.type], attributes,
-                           location=op.location).result
+    x = inner.operands[0]
+    if x.type == op.result.type:
+        return x
+    if x.dtype.is_integer and operands[0].dtype.is_float and op.result.dtype.is_integer:
+        return None  # Floats stop at the ends of integers, integers wrap.
+    return append(rewriter, op, "convert", [x], {"dtype": op.result.dtype}, op.result.type)
 
 
-def _empty_pad(op: Op, operands: list[Value], _) -> Value | None:
-    amounts = [*op.attributes["edge_padding_low"], *op.attributes["edge_padding_high"],
-               *op.attributes["interior_padding"]]
-    return operands[0] if all(isinstance(a, int) and a == 0 for a in amounts) else None
+_REPEATABLE = frozenset({"maximum", "minimum", "and", "or"})
 
 
-def _whole_slice(op: Op, operands: list[Value], _) -> Value | None:
-    return operands[0] if op.result.type == operands[0].type else None
-
-
-def _single_concatenate(op: Op, operands: list[Value], _) -> Value | None:
-    return operands[0] if len(operands) == 1 else None
-
-
-def _double_negation(op: Op, operands: list[Value], _) -> Value | None:
-    inner = operands[0].op
-    return inner.operands[0] if inner is not None and inner.name == op.name else None
-
-
-def _decided_select(op: Op, operands: list[Value], _) -> Value | None:
-    if operands[1] is operands[2]:
-        return operands[1]
-    predicate = splat(operands[0])
-    return None if predicate is None else operands[1 if predicate else 2]
-
-
-def _reshape_of_broadcast_scalar(op: Op, operands: list[Value], rewriter) -> Value | None:
-    inner = operands[0].op
-    if (inner is None or inner.name != "stablehlo.broadcast_in_dim"
-            or inner.operands[0].shape != ()):
+def _reduce_twice(op: Op, operands: list[Value], rewriter: Rewriter) -> Value | None:
+    """Of the same extreme or bits, along all dims at once; sums would round otherwise."""
+    if len(operands) != 2:
         return None
-    attributes = {"shape": op.result.shape, "broadcast_dimensions": ()}
-    return rewriter.append(inner.definition, inner.operands, [op.result.type], attributes,
-                           location=op.location).result
+    inner = made_by(operands[0], "reduce")
+    kind = combiner(op.regions[0])
+    if inner is None or kind not in _REPEATABLE or len(inner.operands) != 2 or (
+            combiner(inner.regions[0]) != kind or not _same_number(inner.operands[1], operands[1])):
+        return None
+    gone = inner.attributes["dimensions"]
+    left = [d for d in range(len(inner.operands[0].shape)) if d not in gone]
+    dims = tuple(sorted((*gone, *(left[d] for d in op.attributes["dimensions"]))))
+    return rewriter.append(op.definition, inner.operands, [op.result.type], {"dimensions": dims},
+                           op.regions, op.location).result
 
 
-def _power_of_two(op: Op, operands: list[Value], rewriter: Rewriter) -> Value | None:
-    if operands[0].dtype.is_float and _is(operands[1], 2):
-        return rewriter.append(definition("stablehlo.multiply"), [operands[0]] * 2,
-                               location=op.location).result
-    return None
+def _same_number(a: Value, b: Value) -> bool:
+    known = [splat(v) for v in (a, b)]
+    return a is b or (known[0] is not None and known[1] is not None
+                      and known[0].tobytes() == known[1].tobytes())
 
 
 def _dot_of_transpose(op: Op, operands: list[Value], rewriter: Rewriter) -> Value | None:
@@ -181,37 +127,37 @@ def _window_of_pad(op: Op, operands: list[Value], rewriter: Rewriter) -> Value |
 
 
 RULES: dict[str, tuple[Rule, ...]] = {
+    **MOVEMENT,
+    **ARITHMETIC,
     "stablehlo.dot_general": (_dot_of_transpose,),
-    "stablehlo.add": (_integer(_identity_right(0)), _integer(_identity_left(0))),
-    "stablehlo.subtract": (_identity_right(0),),
-    "stablehlo.multiply": (_identity_right(1), _identity_left(1)),
-    "stablehlo.divide": (_identity_right(1),),
-    "stablehlo.power": (_identity_right(1), _power_of_two),
-    "stablehlo.negate": (_double_negation,),
-    "stablehlo.not": (_double_negation,),
-    "stablehlo.select": (_decided_select,),
-    "stablehlo.convert": (_same_type,),
-    "stablehlo.reshape": (_same_type, _composed, _reshape_of_broadcast_scalar),
-    "stablehlo.broadcast_in_dim": (_same_type, _composed),
-    "stablehlo.transpose": (_identity_permutation, _composed),
-    "stablehlo.pad": (_empty_pad,),
     "stablehlo.reduce_window": (_window_of_pad,),
-    "stablehlo.slice": (_whole_slice,),
-    "stablehlo.concatenate": (_single_concatenate,),
+    "stablehlo.convert": (same_type, _convert_twice),
+    "stablehlo.reduce": (_reduce_twice,),
 }
 """Op name -> rules, tried in order; the first that answers wins."""
 
 
 def simplify(function: Function, target=None) -> Function:
-    """Apply `RULES` once, in program order."""
+    """Apply `RULES` in program order, to what a rule makes as well."""
     rewriter = Rewriter(function)
     for op in function.ops:
-        operands = [rewriter[v] for v in op.operands]
-        for rule in RULES.get(op.name, ()):
-            value = rule(op, operands, rewriter)
-            if value is not None:
-                rewriter.replace(op, [value])
-                break
-        else:
+        value = _simplified(op, [rewriter[v] for v in op.operands], rewriter)
+        if value is None:
             rewriter.copy(op)
+            continue
+        further: Value | None = value
+        while further is not None:
+            value, made = further, further.op
+            if made is None or not rewriter.block.ops or rewriter.block.ops[-1] is not made:
+                break
+            further = _simplified(made, list(made.operands), rewriter)
+        rewriter.replace(op, [value])
     return rewriter.finish()
+
+
+def _simplified(op: Op, operands: list[Value], rewriter: Rewriter) -> Value | None:
+    for rule in RULES.get(op.name, ()):
+        value = rule(op, operands, rewriter)
+        if value is not None:
+            return value
+    return None
