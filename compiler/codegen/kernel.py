@@ -28,6 +28,7 @@ from .gemm import gemm
 from .matrix import is_matrix_product
 from .overwrite import overwritable
 from .target import Target
+from .transpose import transposed, transposition
 from .update import update_window, updated
 from .weight_gradient import weight_gradient
 from .window import is_convolution, is_weight_gradient
@@ -77,6 +78,8 @@ def emit_kernel(op: Op, target: Target) -> Kernel:
             contraction(emit, only, target)
         else:
             only.definition.rule("kernel")(emit, only)
+    elif transposition(block) is not None:
+        transposed(emit, block.ops[0], outputs[0][1], target)
     elif updated(op) is not None:
         (result, pointer), = outputs
         assert result.op is not None

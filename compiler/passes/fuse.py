@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ..codegen.emitter import is_splat
 from ..codegen.matrix import is_matrix_product
+from ..codegen.transpose import is_turned
 from ..codegen.window import is_convolution
 from ..ir.core import Block, Function, Op, Value, free_values
 from ..ir.rewrite import Rewriter
@@ -65,7 +66,8 @@ def may_fuse(producer: Op, consumer: Op) -> bool:
         return False
     if producer.name in SINGLE:
         return (is_matrix_product(producer) or is_convolution(producer)) and follows(consumer, producer)
-    if consumer.name in REVISITING:
+    # Elements are turned over faster as squares than read in another order.
+    if consumer.name in REVISITING or is_turned(producer) or is_turned(consumer):
         return False
     if producer.definition.pointwise:
         return True
