@@ -1,8 +1,9 @@
 """Transposes that move the innermost dim: squares of elements are turned over in registers.
 
 Result dims whose elements lie behind each other in the operand, too, count as one. Then one dim is
-contiguous in the operand, another in the result, and a task turns squares of the two over. The last square of a line begins early to be whole: it writes again what is there. A dim
-too small for squares is unrolled, so that LLVM interleaves its elements.
+contiguous in the operand, another in the result, and a task turns squares of the two over. The last
+square of a line begins early to be whole: it writes again what is there. A dim too small for squares is
+unrolled, so that LLVM interleaves its elements.
 """
 
 from __future__ import annotations
