@@ -47,7 +47,8 @@ def _type(shape: tuple[int, ...], dtype: np.dtype) -> TensorType:
 class Array(Operators):
     """A concrete, immutable n-dimensional array. `np.asarray(a)` views it without a copy."""
 
-    __slots__ = ("_data", "__weakref__")
+    # `__dict__`: Keras sets attributes on arrays, such as `trainable` when it quantizes.
+    __slots__ = ("_data", "__weakref__", "__dict__")
 
     def __init__(self, data: np.ndarray):
         self._data = data
@@ -74,14 +75,13 @@ class Array(Operators):
 
     def numpy(self) -> np.ndarray:
         """The values as a read-only NumPy array (no copy)."""
-        view = self._data.view()
-        view.flags.writeable = False
-        return view
+        return self.__array__()
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         if copy:
             return np.array(self._data, dtype=dtype)
-        view = self.numpy()
+        view = self._data.view()
+        view.flags.writeable = False
         return view if dtype is None else view.astype(dtype, copy=False)
 
     def item(self, *index):
