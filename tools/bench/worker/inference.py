@@ -51,4 +51,6 @@ WORKLOADS = (
     _predict("mobilenet-v2", 1, keras_models.mobilenet_v2, normal(1, 224, 224, 3), MOBILENET_V2),
     *(_predict("bert-base-128", n, keras_models.bert_base, integers(n, 128, high=30522),
                BASE_BLOCKS) for n in (1, 8)),
+    _predict("gpt2-generate-32", 1, keras_models.gpt2_generation, integers(1, 32, high=50257),
+             63 * 12 * 12 * 768**2 + 32 * 50257 * 768),
 )

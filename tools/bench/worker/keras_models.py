@@ -175,3 +175,78 @@ def gpt2(keras: Any, length: int = 256) -> Any:
 
     ids, table, x = _encoder(keras, 50257, length, 768, 12, 12, causal=True)
     return keras.Model(ids, Logits(table, name="logits")(x))
+
+
+def gpt2_generation(keras: Any, prompt: int = 32, new: int = 32) -> Any:
+    """Greedy generation, one program: keys and values of what was read are kept in a cache."""
+    layers, ops = keras.layers, keras.ops
+    width, depth, heads, words, length = 768, 12, 12, 50257, prompt + new
+
+    class Block(layers.Layer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.norms = [layers.LayerNormalization(epsilon=1e-5, name=f"norm{i}") for i in (1, 2)]
+            self.mix = layers.Dense(3 * width, name="query_key_value")
+            self.project = layers.Dense(width, name="project")
+            self.wide = layers.Dense(4 * width, activation="gelu", name="wide")
+            self.narrow = layers.Dense(width, name="narrow")
+
+        def build(self, shape):
+            for layer in (*self.norms, self.mix, self.project, self.wide):
+                layer.build(shape)
+            self.narrow.build((*shape[:-1], 4 * width))
+
+        def call(self, x, cache, start):
+            """`x` are tokens from `start` on; returns them further on, and the cache with theirs."""
+            batch, count, size = x.shape[0], x.shape[1], width // heads
+            mixed = ops.reshape(self.mix(self.norms[0](x)), (batch, count, 3, heads, size))
+            cache = ops.slice_update(cache, (0, start, 0, 0, 0), mixed[:, :, 1:])
+            scores = ops.einsum("bqhd,bkhd->bhqk", mixed[:, :, 0] / size**0.5, cache[:, :, 0])
+            seen = ops.arange(length)[None] <= start + ops.arange(count)[:, None]
+            shares = ops.softmax(ops.where(seen, scores, -1e9))
+            found = ops.einsum("bhqk,bkhd->bqhd", shares, cache[:, :, 1])
+            x = x + self.project(ops.reshape(found, (batch, count, width)))
+            return x + self.narrow(self.wide(self.norms[1](x))), cache
+
+    class Generate(layers.Layer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.words = layers.Embedding(words, width, name="words")
+            self.blocks = [Block(name=f"block{i}") for i in range(depth)]
+            self.norm = layers.LayerNormalization(epsilon=1e-5, name="norm")
+
+        def build(self, shape):
+            self.table = self.add_weight(shape=(length, width), name="position_embeddings")
+            self.words.build(shape)
+            for layer in (*self.blocks, self.norm):
+                layer.build((*shape, width))
+
+        def read(self, ids, caches, start):
+            """The token that follows `ids`, and the caches with them."""
+            places = ops.slice(ops.convert_to_tensor(self.table), (start, 0),
+                               (ids.shape[1], width))
+            x, kept = self.words(ids) + places, []
+            for block, cache in zip(self.blocks, caches, strict=True):
+                x, cache = block(x, cache=cache, start=start)
+                kept.append(cache)
+            table = ops.transpose(ops.convert_to_tensor(self.words.embeddings))
+            logits = ops.matmul(self.norm(x[:, -1:]), table)
+            return ops.cast(ops.argmax(logits, axis=-1), "int32"), kept
+
+        def call(self, ids):
+            batch = ids.shape[0]
+            caches = [ops.zeros((batch, length, 2, heads, width // heads)) for _ in self.blocks]
+            token, caches = self.read(ids, caches, 0)
+
+            def step(i, token, tokens, *caches):
+                tokens = ops.slice_update(tokens, (0, i), token)
+                token, caches = self.read(token, caches, prompt + i)
+                return (i + 1, token, tokens, *caches)
+
+            tokens = ops.zeros((batch, new), "int32")
+            _, token, tokens, *_ = ops.while_loop(
+                lambda i, *_: i < new - 1, step, (ops.cast(0, "int32"), token, tokens, *caches))
+            return ops.slice_update(tokens, (0, new - 1), token)
+
+    ids = keras.Input(batch_shape=(1, prompt), dtype="int32")
+    return keras.Model(ids, Generate(name="generate")(ids))
