@@ -52,7 +52,23 @@ def coalesce(program: Program, arguments: Sequence[Value], results: Sequence[Pai
             classes.merge(*pair)
     program.roots.update(classes.shared())
     program.drop({n for n, (source, copy) in moves if program.root(source) == program.root(copy)})
+    _fill(program, [place for _, place in results])
     return lent
+
+
+def _fill(program: Program, results: Sequence[Value]) -> None:
+    """Copies of what is made of nothing, such as the zeros a loop begins with, are made in place."""
+    fills = {node.writes[0]: node for node in program.nodes
+             if node.op is not None and node.op.name == "tfn.kernel"
+             and not node.reads and len(node.writes) == 1}
+    copied = set()
+    for number, node in enumerate(program.nodes):
+        if is_copy(node) and node.reads[0] in fills:
+            copied.add(fills[node.reads[0]])
+            program.nodes[number] = Node(fills[node.reads[0]].op, (), node.writes)
+    read = {program.root(v)[0] for v in (*results, *(v for n in program.nodes for v in n.reads))}
+    program.drop({number for number, node in enumerate(program.nodes)
+                  if node in copied and program.root(node.writes[0])[0] not in read})
 
 
 def is_copy(node: Node) -> bool:

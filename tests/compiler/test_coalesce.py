@@ -109,6 +109,26 @@ def test_a_residual_tower_takes_no_more_than_its_lowest_storeys():
     assert tower(8) == tower(3)
 
 
+def test_what_a_loop_begins_with_is_made_in_its_state():
+    def program(x):
+        zeros = tnp.zeros((SIDE, SIDE), np.float32)
+        return list(tfn.fori_loop(0, 4, lambda i, s: (
+            s[0].at[i].set(x[0] + i), s[1].at[:, i].set(x[1]), s[2] + x), (zeros, zeros, zeros)))
+
+    executable = compiled(program, square())
+    large = [s for s in copies(executable) if s.work.extents[0] >= SIDE * SIDE * 4]
+    assert large == []
+
+
+def test_filled_memory_that_is_read_elsewhere():
+    def program(x):
+        ones = tnp.ones((SIDE, SIDE), np.float32)
+        a, b = tfn.fori_loop(0, 3, lambda i, s: (s[0] @ x * 0.1, s[1] + s[0]), (ones, ones))
+        return [a, b, ones, tnp.cumsum(ones, 0) @ x]
+
+    compiled(program, square())
+
+
 def test_kernels_say_which_memory_may_be_one():
     """LLVM may keep a load until after a store to memory that cannot be the same."""
     from tfn.compiler.codegen.kernel import emit_kernel
