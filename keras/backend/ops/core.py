@@ -114,7 +114,7 @@ _STAND_INS = (83, 89)
 
 def compute_output_spec(fn, *args, **kwargs):
     """Shapes and dtypes of `fn`'s results for symbolic arguments, by tracing it."""
-    with StatelessScope(), SymbolicScope():
+    with SymbolicScope():
         unknown = any(None in x.shape for x in tree.flatten((args, kwargs))
                       if isinstance(x, KerasTensor))
         first = _abstract(fn, args, kwargs, _STAND_INS[0])
@@ -128,7 +128,7 @@ def _abstract(fn, args, kwargs, size: int):
     """Results of `fn` with every symbolic tensor a tracer whose unknown dims have `size`."""
     types = [TensorType(tuple(size if d is None else d for d in x.shape), as_dtype(x.dtype))
              for x in tree.flatten((args, kwargs)) if isinstance(x, KerasTensor)]
-    with Graph(types) as graph:
+    with StatelessScope(), Graph(types) as graph:
         tracers = iter(graph.arguments)
         args, kwargs = tree.map_structure(
             lambda x: next(tracers) if isinstance(x, KerasTensor) else x, (args, kwargs))

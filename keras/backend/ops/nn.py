@@ -158,7 +158,7 @@ def dot_product_attention(query, key, value, bias=None, mask=None, scale=None, i
 def _same_shape(name, target, output):
     if len(target.shape) != len(output.shape) or any(
             a != b for a, b in zip(target.shape, output.shape, strict=True)):
-        raise ValueError(f"{name} needs target and output of one shape, got"
+        raise ValueError(f"{name}: target and output must have the same shape, got"
                          f" {tuple(target.shape)} and {tuple(output.shape)}")
 
 
