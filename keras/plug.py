@@ -83,6 +83,28 @@ class _GraftingLoader(importlib.machinery.SourceFileLoader):
         return compile(graft(fullname, source), self.path, "exec", dont_inherit=True)
 
 
+LIKE_JAX = {"keras.src.layers.preprocessing.image_preprocessing.equalization"}
+"""Modules with a way of their own for the backend named jax, because a program's shapes are fixed."""
+
+
+class _JaxNames(ast.NodeTransformer):
+    """What holds for the backend named jax holds for tfn, too."""
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        asked = node.comparators[0]
+        names = asked.elts if isinstance(asked, (ast.Tuple, ast.List)) else [asked]
+        if any(isinstance(n, ast.Constant) and n.value == "jax" for n in names):
+            known = ast.Tuple([*names, ast.Constant(NAME)], ast.Load())
+            node.ops, node.comparators = [ast.In()], [known]
+        return node
+
+
+class _LikeJaxLoader(importlib.machinery.SourceFileLoader):
+    def get_code(self, fullname):
+        tree = _JaxNames().visit(ast.parse(self.get_data(self.path).decode()))
+        return compile(ast.fix_missing_locations(tree), self.path, "exec", dont_inherit=True)
+
+
 def _wrap_dynamic_backend(module: ModuleType) -> None:
     """Preprocessing layers reach the backend by name when they are called; let them find ours."""
     dynamic = module.DynamicBackend
@@ -139,15 +161,16 @@ class _WrappingLoader(importlib.machinery.SourceFileLoader):
 
 
 class KerasFinder(importlib.abc.MetaPathFinder):
-    """Loads the modules in `GRAFTS` through the graft; every other import passes by."""
+    """Loads the modules of the tables in a way of theirs; every other import passes by."""
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname not in GRAFTS and fullname not in WRAPS:
+        loader = (_GraftingLoader if fullname in GRAFTS else _WrappingLoader if fullname in WRAPS
+                  else _LikeJaxLoader if fullname in LIKE_JAX else None)
+        if loader is None:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path)
         if spec is None or not spec.origin or not spec.origin.endswith(".py"):
             return None
-        loader = _WrappingLoader if fullname in WRAPS else _GraftingLoader
         spec.loader = loader(fullname, spec.origin)
         return spec
 

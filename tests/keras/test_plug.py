@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import keras
+import numpy as np
 import pytest
 
+import tfn
 from tfn.compiler.trace.core import Array
 from tfn.keras import plug
 from tfn.keras.backend.missing import MissingOp, missing
@@ -80,3 +82,12 @@ def test_a_missing_op_is_both_kinds_of_error():
         missing("dance")(1)
     assert isinstance(caught.value, NotImplementedError)
     assert isinstance(caught.value, AttributeError)
+
+
+def test_a_layer_whose_shapes_depend_on_values_goes_the_way_it_has_for_jax():
+    """Inside of a program a histogram of unknown length could not be."""
+    images = np.random.default_rng(0).integers(0, 200, (2, 8, 8, 3)).astype("uint8")
+    layer = keras.layers.Equalization(value_range=(0, 255))
+    traced = tfn.jit(lambda x: layer(x))(images)
+    np.testing.assert_array_equal(np.asarray(traced), np.asarray(layer(images)))
+    assert np.asarray(traced).max() == 255
