@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,6 @@ from .. import numpy as tnp
 from ..errors import OpError, user_location
 from ..ir.dtypes import F32, I32
 from ..numpy.promote import ArrayLike, Value, asarray, convert, dtype_of, floating, shape_text
-from ..trace.batch import vmap
 
 
 def _mirrored(index: Value, size: int) -> Value:
@@ -43,16 +43,22 @@ def map_coordinates(x: ArrayLike, coordinates: ArrayLike, order: int = 1, mode: 
         raise OpError(f"map_coordinates of {shape_text(x.shape)} needs coordinates (n, ...) for at"
                       f" most {len(x.shape)} dims, got {shape_text(coordinates.shape)}",
                       user_location())
+    return _sampled(x, (), [coordinates[d] for d in range(coordinates.shape[0])], order, mode, cval)
+
+
+def _sampled(x: Value, first: tuple[Any, ...], coordinates: list[Value], order: int, mode: str,
+             cval: ArrayLike) -> Value:
+    """The values at whole places `first` and at `coordinates` along the dims after them."""
     if mode not in MODES or order not in (0, 1):
-        raise OpError(f"map_coordinates has order 0 and 1 and the modes {', '.join(MODES)}, got"
+        raise OpError(f"sampling has order 0 and 1 and the modes {', '.join(MODES)}, got"
                       f" {order} and {mode!r}", user_location())
     compute = dtype_of(x) if dtype_of(x).is_float and dtype_of(x).bits >= 32 else F32
-    rest = (1,) * (len(x.shape) - coordinates.shape[0])
-    nodes = [_nodes(coordinates[d], order) for d in range(coordinates.shape[0])]
+    rest = (1,) * (len(x.shape) - len(first) - len(coordinates))
+    nodes = [_nodes(c, order) for c in coordinates]
     total = None
     for corner in itertools.product(*nodes):
-        places, weight, inside = [], None, None
-        for size, (index, share) in zip(x.shape, corner, strict=False):
+        places, weight, inside = list(first), None, None
+        for size, (index, share) in zip(x.shape[len(first):], corner, strict=False):
             places.append(MODES[mode](index, size))
             weight = share if weight is None else weight if share is None else weight * share
             here = tnp.logical_and(index >= 0, index < size)
@@ -85,8 +91,12 @@ def warp(images: ArrayLike, coordinates: ArrayLike, order: int = 1, mode: str = 
          cval: ArrayLike = 0.0) -> Value:
     """Each of `images` (batch, height, width, channels) at its `coordinates` (batch, 2, ...), rows
     first; see `map_coordinates`."""
-    return vmap(lambda x, c: map_coordinates(x, c, order, mode, cval))(
-        asarray(images), asarray(coordinates))
+    images, coordinates = asarray(images), floating(coordinates)
+    if coordinates.shape[:2] != (images.shape[0], 2):
+        raise OpError(f"warp of {shape_text(images.shape)} needs coordinates ({images.shape[0]}, 2,"
+                      f" ...), got {shape_text(coordinates.shape)}", user_location())
+    each = np.arange(images.shape[0]).reshape((-1,) + (1,) * (len(coordinates.shape) - 2))
+    return _sampled(images, (each,), [coordinates[:, 0], coordinates[:, 1]], order, mode, cval)
 
 
 def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:

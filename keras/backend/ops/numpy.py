@@ -290,8 +290,11 @@ def einsum(subscripts, *operands, **kwargs):
 def _int8_products(function, *operands):
     """`function` of tensors of one dtype; products of int8, as quantised layers make them, are
     summed in int32."""
-    int8 = builtins.all(standardize_dtype(dtype_of(x)) == "int8" for x in operands)
-    return function(*together(*operands), preferred_element_type="int32" if int8 else None)
+    tensors = together(*operands)
+    if tensors[0].dtype == np.int8 and builtins.all(
+            standardize_dtype(dtype_of(x)) == "int8" for x in operands):
+        return function(*tensors, preferred_element_type="int32")
+    return function(*tensors)
 
 
 def square(x):
