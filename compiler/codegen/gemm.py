@@ -20,8 +20,10 @@ from dataclasses import dataclass, field
 from ..ir.core import Op, Value
 from ..ir.dims import Extent
 from ..ops.contraction import Contraction
+from .blocking import block_of, ceil_div, depth_of
 from .emitter import Emitter
 from .gemv import Line, matrix_vector
+from .loops import Loops, innermost
 from .matrix import Axes, dims_of, extent_of, is_affine, matrix_axes
 from .outline import outlined
 from .pack import Packer
@@ -31,18 +33,12 @@ from .text import Index
 from .tile import Micro, Tile, best_tile
 from .work import Work
 
-_DEPTH = 448
-"""K is cut into blocks of about so many words."""
-_BLOCK_ROWS = 192
-_BLOCK_PANELS = 4
 _SMALL_BYTES = 1 << 20
 """A b of this size stays in the second-level cache as it is."""
 _FEW_ROWS = 32
 _CLOSE_BYTES = 1024
 _STRIP = 2048
 """Columns of a task when one row is multiplied by a matrix."""
-_TASKS = 16
-"""Tasks of a product large enough to share, so that they end together."""
 _PICOSECONDS = 10
 """Of a multiplication and addition, with the loads they need."""
 
@@ -71,16 +67,18 @@ class _Gemm:
     def __post_init__(self) -> None:
         lhs, rhs = self.op.operands
         self.lhs, self.rhs, self.out = lhs, rhs, self.op.result
+        self.loops = Loops(self.emit, self.spec)
         self.product = product_of(self.op, self.target)
-        self.m, self.n, self.k = (self._size(g) for g in (self.axes.m, self.axes.n, self.axes.k))
+        self.m, self.n, self.k = (self.loops.size(g) for g in (self.axes.m, self.axes.n, self.axes.k))
         # What may shape the code: a run-time extent, a batch as a rule, may not.
         self.fixed_m, self.fixed_n, self.fixed_k = (
-            self._fixed(g) for g in (self.axes.m, self.axes.n, self.axes.k))
+            self.loops.fixed(g) for g in (self.axes.m, self.axes.n, self.axes.k))
         self.tile = best_tile(self.target, self.product.sums, self.fixed_m, self.fixed_n)
         self.nr = self.tile.columns
-        self.rows, self.panels = self._block()
-        self.depth = self._depth()
-        self.direct = self._contiguous(self.spec.rhs, self.axes.n)
+        self.rows, self.panels = block_of(self.tile, self.fixed_m, self.fixed_n, bool(self.axes.batch))
+        self.depth = depth_of(None if self.fixed_k is None else
+                              ceil_div(self.fixed_k, self.product.group))
+        self.direct = innermost(self.spec.rhs, self.axes.n)
         bytes_too = self.product.group > 1 or "+avx512bw" in self.target.features.split(",")
         self.pack_a = Packer(self.emit, lhs.dtype, self.product, self.tile, bytes_too,
                              self.product.flips)
@@ -95,13 +93,13 @@ class _Gemm:
     def _copies_a(self) -> str:
         """How a is packed: as "tiles" of rows that are neighbours in memory, as "lines" along K, or, ""
         where its words are in memory already, not at all."""
-        by_row = self._contiguous(self.spec.lhs, self.axes.m)
+        by_row = innermost(self.spec.lhs, self.axes.m)
         same = self.lhs.dtype is self.product.packed and not self.product.flips
         if self.product.group == 1 and same:
             # Columns of a that lie close together are read where they are.
             close = self.fixed_m is not None and self.fixed_m * self.lhs.dtype.itemsize <= _CLOSE_BYTES
             return "tiles" if by_row and not close else ""
-        if same and self._contiguous(self.spec.lhs, self.axes.k) and all(
+        if same and innermost(self.spec.lhs, self.axes.k) and all(
                 isinstance(s, int) and s % self.product.group == 0 for s in self._a_strides()):
             return ""
         return "tiles" if by_row and self.pack_a.by_vectors else "lines"
@@ -109,14 +107,15 @@ class _Gemm:
     def _a_strides(self) -> list[Index]:
         """Elements from row to row, from product to product, and in a row."""
         inner = {dims_of(self.spec.lhs)[loop] for loop in self.axes.k}
-        return [self._dim_stride(self.lhs, d) for d in range(len(self.lhs.shape)) if d not in inner] + [
-            self.fixed_k if self.fixed_k is not None else "run time"]
+        outer = [d for d in range(len(self.lhs.shape)) if d not in inner]
+        return [*(self.loops.dim_stride(self.lhs, d) for d in outer),
+                self.fixed_k if self.fixed_k is not None else "run time"]
 
     def _packs(self) -> str:
         """Who packs b: "phase", "task" or "none"."""
         same = self.product.group == 1 and self.rhs.dtype is self.product.packed
         if self.direct and same:
-            size = self._fixed((*self.axes.sums, *self.axes.k, *self.axes.n))
+            size = self.loops.fixed((*self.axes.sums, *self.axes.k, *self.axes.n))
             few = self.fixed_m is not None and self.fixed_m <= _FEW_ROWS
             if few or (size is not None and size * self.rhs.dtype.itemsize <= _SMALL_BYTES):
                 return "none"
@@ -124,108 +123,19 @@ class _Gemm:
                             for i in (*self.axes.sums, *self.axes.k, *self.axes.n)])
         return "task" if self.axes.batch or not affine else "phase"
 
-    # -- sizes --------------------------------------------------------------------------------------
-
-    def _size(self, loops: Sequence[int]) -> Extent:
-        total: Extent = 1
-        for loop in loops:
-            total = extent_of(self.spec.extents[loop]) * total
-        return total
-
-    def _fixed(self, loops: Sequence[int]) -> int | None:
-        """The size of a group when it is built into the code."""
-        total = 1
-        for loop in loops:
-            extent = self.spec.extents[loop]
-            known = extent if isinstance(extent, int) else self.emit.extent(*extent)
-            if not isinstance(known, int):
-                return None
-            total *= known
-        return total
-
-    def _block(self) -> tuple[int, int]:
-        """Rows and panels of a task: whole tiles, even blocks where M is known."""
-        height = self.tile.rows
-        if not self.fixed_m:
-            # Wide blocks: a batch of one streams through them.
-            wide = (self.fixed_n or 0) // (8 * self.nr)
-            return height * max(1, _BLOCK_ROWS // 2 // height), min(max(_BLOCK_PANELS, wide), 16)
-        if self.axes.batch:
-            return self._even_rows(512), _BLOCK_PANELS
-        rows, panels = self._even_rows(_BLOCK_ROWS), _BLOCK_PANELS
-        if self.fixed_n is None:
-            return rows, panels
-        columns = _blocks(self.fixed_n, self.nr)
-        while _blocks(self.fixed_m, rows) * _blocks(columns, panels) < _TASKS:
-            if panels * self.nr >= rows and panels > 1:
-                panels //= 2
-            elif rows > 2 * height:
-                rows = self._even_rows(rows // 2)
-            else:
-                break
-        return rows, panels
-
-    def _even_rows(self, most: int) -> int:
-        assert self.fixed_m is not None
-        height = self.tile.rows
-        rows = _blocks(self.fixed_m, _blocks(self.fixed_m, max(most, height)))
-        return _blocks(rows, height) * height
-
-    def _depth(self) -> int:
-        """K of a block in words: even blocks where K is known, whole vectors."""
-        if self.fixed_k is None:
-            return _DEPTH
-        words = _blocks(self.fixed_k, self.product.group)
-        blocks = max(1, round(words / _DEPTH))
-        return max(_blocks(_blocks(words, blocks), 16), 1) * 16
-
-    def _contiguous(self, indices, loops: Sequence[int]) -> bool:
-        """Is the innermost of the loops the last dim of the operand?"""
-        return bool(loops) and bool(indices) and indices[-1] == ((loops[-1], 1),)
-
-    # -- addresses, made anew in every phase ----------------------------------------------------------
+    # -- phases -------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        emit = self.emit
-        self.extents: list[Index] = [e if isinstance(e, int) else emit.extent(*e)
-                                     for e in self.spec.extents]
+        """Counts and strides, made anew in every phase."""
+        loops = self.loops
         self.count_m, self.count_n, self.count_k, self.count_sums = (
-            self._count(g) for g in (self.axes.m, self.axes.n, self.axes.k, self.axes.sums))
-        self.lm, self.lk = (self._stride(self.lhs, self.spec.lhs, g)
+            loops.count(g) for g in (self.axes.m, self.axes.n, self.axes.k, self.axes.sums))
+        self.lm, self.lk = (loops.stride(self.lhs, self.spec.lhs, g)
                             for g in (self.axes.m, self.axes.k))
-        self.rk, self.rn = (self._stride(self.rhs, self.spec.rhs, g)
+        self.rk, self.rn = (loops.stride(self.rhs, self.spec.rhs, g)
                             for g in (self.axes.k, self.axes.n))
-        self.om = self.panels * self.nr if self.follows else self._stride(
+        self.om = self.panels * self.nr if self.follows else loops.stride(
             self.out, self.spec.out, self.axes.m)
-
-    def _count(self, loops: Sequence[int]) -> Index:
-        total: Index = 1
-        for loop in loops:
-            total = self.emit.imul(total, self.extents[loop])
-        return total
-
-    def _stride(self, value: Value, indices, loops: Sequence[int]) -> Index:
-        """Elements between neighbours of a loop."""
-        if not loops:
-            return 0
-        return self._dim_stride(value, dims_of(indices)[loops[-1]])
-
-    def _dim_stride(self, value: Value, dim: int) -> Index:
-        total: Index = 1
-        for d in range(dim + 1, len(value.shape)):
-            total = self.emit.imul(total, self.emit.extent(value, d))
-        return total
-
-    def _batch_offset(self, value: Value, indices, at: dict[int, Index]) -> Index:
-        dims = dims_of(indices)
-        total: Index = 0
-        for loop, index in at.items():
-            if loop in dims:
-                stride = self._dim_stride(value, dims[loop])
-                total = self.emit.iadd(total, self.emit.imul(index, stride))
-        return total
-
-    # -- phases -------------------------------------------------------------------------------------
 
     def emit_phases(self) -> None:
         emit = self.emit
@@ -245,7 +155,7 @@ class _Gemm:
         work = Work((*batch, self.m, self.n), (*[1] * len(batch), self.rows, self.panels * self.nr),
                     (_PICOSECONDS, self.rows, self.panels * self.nr,
                      self.k // self.product.group if isinstance(self.k, int) else self.k,
-                     self._size(self.axes.sums)))
+                     self.loops.size(self.axes.sums)))
         with emit.phase(work):
             self._begin()
             with emit.loop("%first", "%last") as task, emit.scope():
@@ -258,7 +168,7 @@ class _Gemm:
         ends = (2 * self.tile.lanes + 2) * self.product.word_bytes
         # A start of four bytes for every 1024 of K or more: less than one for eight.
         starts = (self.k // 8 if isinstance(self.k, int) else self.k) if self.product.flips else 0
-        row: Extent = self._size(self.axes.sums) * (self.k * size + (starts + ends))
+        row: Extent = self.loops.size(self.axes.sums) * (self.k * size + (starts + ends))
         if isinstance(self.n, int):
             return row * (self.nr * (self.n // self.nr + 1))
         return (self.n + self.nr) * row
@@ -301,9 +211,9 @@ class _Gemm:
             return
         with emit.loop(0, self.count_sums) as term, emit.scope():
             at: dict[int, Index] = {}
-            self._split(term, self.axes.sums, at)
-            yield (term, self._batch_offset(self.lhs, self.spec.lhs, at),
-                   self._batch_offset(self.rhs, self.spec.rhs, at))
+            self.loops.split(term, self.axes.sums, at)
+            yield (term, self.loops.offset(self.lhs, self.spec.lhs, at),
+                   self.loops.offset(self.rhs, self.spec.rhs, at))
 
     def _panel(self, memory: str, panel: Index, term: Index) -> str:
         """The packed panel of a product: rows of K, rounded up to whole squares."""
@@ -332,8 +242,8 @@ class _Gemm:
         rest, block_m = emit.idiv(rest, blocks_m), emit.irem(rest, blocks_m)
         at: dict[int, Index] = {}
         for loop in reversed(self.axes.batch):
-            at[loop] = emit.irem(rest, self.extents[loop])
-            rest = emit.idiv(rest, self.extents[loop])
+            at[loop] = emit.irem(rest, self.loops.extent(loop))
+            rest = emit.idiv(rest, self.loops.extent(loop))
         row, column = emit.imul(block_m, self.rows), emit.imul(block_n, wide)
         rows = emit.imin(emit.isub(self.count_m, row), self.rows)
         columns = emit.imin(emit.isub(self.count_n, column), wide)
@@ -342,14 +252,14 @@ class _Gemm:
             one = emit.icompare("eq", self.count_m, 1)
             columns = self._strip(one, block_n, column, columns)
         a = self.pack_a.at(emit.pointers[self.lhs], emit.iadd(
-            self._batch_offset(self.lhs, self.spec.lhs, at), emit.imul(row, self.lm)))
+            self.loops.offset(self.lhs, self.spec.lhs, at), emit.imul(row, self.lm)))
         b = self.pack_b.at(emit.pointers[self.rhs], emit.iadd(
-            self._batch_offset(self.rhs, self.spec.rhs, at), emit.imul(column, self.rn)))
+            self.loops.offset(self.rhs, self.spec.rhs, at), emit.imul(column, self.rn)))
         packed_a, packed_b, c = self._workspaces()
         packed = (packed_a, packed_b, memory)
         if not self.follows:
             c = self._sum_at(emit.pointers[self.out], emit.iadd(
-                self._batch_offset(self.out, self.spec.out, at),
+                self.loops.offset(self.out, self.spec.out, at),
                 emit.iadd(emit.imul(row, self.om), column)))
         first_panel = emit.imul(block_n, self.panels)
         if self.fixed_n == 1 and not self.axes.sums:
@@ -381,7 +291,7 @@ class _Gemm:
         """The columns of a task when there is one row: long pieces of the matrix's rows are read at the
         speed of memory, so that some tasks do the work of their neighbours, too."""
         emit, wide = self.emit, self.panels * self.nr
-        group = _blocks(_STRIP, wide)
+        group = ceil_div(_STRIP, wide)
         first = emit.icompare("eq", emit.irem(block, group), 0)
         many = emit.imin(emit.isub(self.count_n, column), group * wide)
         strip = emit.inst(f"select i1 {first}, i64 {many}, i64 0")
@@ -447,7 +357,7 @@ class _Gemm:
         """Words along K where that is one block."""
         if self.fixed_k is None or not 0 < self.fixed_k <= self.step:
             return None
-        return _blocks(self.fixed_k, self.product.group)
+        return ceil_div(self.fixed_k, self.product.group)
 
     @property
     def _line(self) -> int:
@@ -497,7 +407,7 @@ class _Gemm:
                  max(self.rows * self.panels * self.nr, 2 * _STRIP) * sums if self.follows else 0)
         if not any(sizes):
             return "", "", ""
-        starts = [sum(_blocks(size, 64) * 64 for size in sizes[:i]) for i in range(4)]
+        starts = [sum(ceil_div(size, 64) * 64 for size in sizes[:i]) for i in range(4)]
         memory = self.emit.workspace(starts[3])
         first, second, third = (
             memory if not start else self.emit.inst(
@@ -512,11 +422,11 @@ class _Gemm:
         emit = self.emit
         with emit.loop(0, rows) as r, emit.scope():
             by_loop = dict(at)
-            self._split(emit.iadd(row, r), self.axes.m, by_loop)
+            self.loops.split(emit.iadd(row, r), self.axes.m, by_loop)
             line = self._sum_at(c, emit.imul(r, self.om))
             with emit.loop(0, columns, independent=True) as j, emit.scope():
                 place = dict(by_loop)
-                self._split(emit.iadd(column, j), self.axes.n, place)
+                self.loops.split(emit.iadd(column, j), self.axes.n, place)
                 index = [place[loop] for ((loop, _),) in self.spec.out]
                 product = self._rounded(emit.load_from(self._sum_at(line, j), self.product.sums))
                 with emit.given(self.out, product):
@@ -534,18 +444,6 @@ class _Gemm:
             return self.emit.rounded(total, dtype)
         return total if dtype.bits == sums.bits else self.emit.inst(
             f"trunc {sums.llvm} {total} to {dtype.llvm}")
-
-    def _split(self, index: Index, loops: Sequence[int], places: dict[int, Index]) -> None:
-        """The index along a group of loops as an index along each."""
-        for loop in reversed(loops[1:]):
-            places[loop] = self.emit.irem(index, self.extents[loop])
-            index = self.emit.idiv(index, self.extents[loop])
-        if loops:
-            places[loops[0]] = index
-
-
-def _blocks(count: int, size: int) -> int:
-    return -(-count // size)
 
 
 def _ceil(emit: Emitter, count: Index, step: int) -> Index:

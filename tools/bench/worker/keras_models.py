@@ -182,7 +182,7 @@ def gpt2_generation(keras: Any, prompt: int = 32, new: int = 32) -> Any:
     layers, ops = keras.layers, keras.ops
     width, depth, heads, words, length = 768, 12, 12, 50257, prompt + new
 
-    class Block(layers.Layer):
+    class Block(keras.layers.Layer):
         def __init__(self, **options):
             super().__init__(**options)
             self.norms = [layers.LayerNormalization(epsilon=1e-5, name=f"norm{i}") for i in (1, 2)]
@@ -208,7 +208,7 @@ def gpt2_generation(keras: Any, prompt: int = 32, new: int = 32) -> Any:
             x = x + self.project(ops.reshape(found, (batch, count, width)))
             return x + self.narrow(self.wide(self.norms[1](x))), cache
 
-    class Generate(layers.Layer):
+    class Generate(keras.layers.Layer):
         def __init__(self, **options):
             super().__init__(**options)
             self.words = layers.Embedding(words, width, name="words")
