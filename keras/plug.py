@@ -83,10 +83,6 @@ class _GraftingLoader(importlib.machinery.SourceFileLoader):
         return compile(graft(fullname, source), self.path, "exec", dont_inherit=True)
 
 
-LIKE_JAX = {"keras.src.layers.preprocessing.image_preprocessing.equalization"}
-"""Modules with a way of their own for the backend named jax, because a program's shapes are fixed."""
-
-
 class _JaxNames(ast.NodeTransformer):
     """What holds for the backend named jax holds for tfn, too."""
 
@@ -99,9 +95,31 @@ class _JaxNames(ast.NodeTransformer):
         return node
 
 
-class _LikeJaxLoader(importlib.machinery.SourceFileLoader):
+class _StoredEmbeddings(ast.NodeTransformer):
+    """LoRA freezes the variable, not the tensor that is unpacked from it."""
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+        target = node.targets[0]
+        if ast.unparse(target) == "self.embeddings.trainable":
+            assert isinstance(target, ast.Attribute) and isinstance(target.value, ast.Attribute)
+            target.value.attr = "_embeddings"
+        return node
+
+
+EDITS: dict[str, type[ast.NodeTransformer]] = {
+    # It has a way of its own for the backend named jax, because a program's shapes are fixed.
+    "keras.src.layers.preprocessing.image_preprocessing.equalization": _JaxNames,
+    # It sets an attribute of a tensor, which ours do not allow.
+    "keras.src.layers.core.embedding": _StoredEmbeddings,
+}
+"""Keras module -> what is changed in its syntax tree for tfn; a tree without it stays as it is."""
+
+
+class _EditingLoader(importlib.machinery.SourceFileLoader):
     def get_code(self, fullname):
-        tree = _JaxNames().visit(ast.parse(self.get_data(self.path).decode()))
+        if not is_active():
+            return super().get_code(fullname)
+        tree = EDITS[fullname]().visit(ast.parse(self.get_data(self.path).decode()))
         return compile(ast.fix_missing_locations(tree), self.path, "exec", dont_inherit=True)
 
 
@@ -165,7 +183,7 @@ class KerasFinder(importlib.abc.MetaPathFinder):
 
     def find_spec(self, fullname, path=None, target=None):
         loader = (_GraftingLoader if fullname in GRAFTS else _WrappingLoader if fullname in WRAPS
-                  else _LikeJaxLoader if fullname in LIKE_JAX else None)
+                  else _EditingLoader if fullname in EDITS else None)
         if loader is None:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path)

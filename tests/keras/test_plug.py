@@ -91,3 +91,12 @@ def test_a_layer_whose_shapes_depend_on_values_goes_the_way_it_has_for_jax():
     traced = tfn.jit(lambda x: layer(x))(images)
     np.testing.assert_array_equal(np.asarray(traced), np.asarray(layer(images)))
     assert np.asarray(traced).max() == 255
+
+
+def test_a_quantised_embedding_takes_lora():
+    layer = keras.layers.Embedding(10, 16)
+    layer.build()
+    layer.quantize("int4")
+    layer.enable_lora(2)
+    assert len(layer.trainable_variables) == 2
+    assert layer(np.int32([[1, 2]])).shape == (1, 2, 16)
