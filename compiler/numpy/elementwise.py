@@ -99,8 +99,14 @@ def _comparison(name: str, direction: str, doc: str) -> Binary:
     return _named(function, name, doc)
 
 
+_real_exp = direct.unary("stablehlo.exponential", "f")
+
+
 def exp(x: ArrayLike) -> Value:
     """e**x."""
+    at_once = _real_exp(x)
+    if at_once is not None:
+        return at_once
     x = floating(x)
     result = bind("stablehlo.exponential", x)
     if dtype_of(x).kind != "complex":
