@@ -130,6 +130,9 @@ class _Gemm:
         loops = self.loops
         self.count_m, self.count_n, self.count_k, self.count_sums = (
             loops.count(g) for g in (self.axes.m, self.axes.n, self.axes.k, self.axes.sums))
+        # Without terms the sum is one product of nothing: zeros.
+        self.count_k = self.emit.imul(self.count_k, self.emit.imin(self.count_sums, 1))
+        self.count_sums = self.emit.imax(self.count_sums, 1)
         self.lm, self.lk = (loops.stride(self.lhs, self.spec.lhs, g)
                             for g in (self.axes.m, self.axes.k))
         self.rk, self.rn = (loops.stride(self.rhs, self.spec.rhs, g)
@@ -354,8 +357,8 @@ class _Gemm:
             self._rows(micro, a, packed_a, source, self._sum_at(c, column), words, add, rows, left)
 
     def _one_depth(self) -> int | None:
-        """Words along K where that is one block."""
-        if self.fixed_k is None or not 0 < self.fixed_k <= self.step:
+        """Words along K where that is one block, and there is a sum."""
+        if not self.fixed_k or self.fixed_k > self.step or not self.loops.fixed(self.axes.sums):
             return None
         return ceil_div(self.fixed_k, self.product.group)
 

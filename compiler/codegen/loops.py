@@ -74,8 +74,9 @@ class Loops:
     def split(self, index: Index, group: Sequence[int], places: dict[int, Index]) -> None:
         """The round of a group as a round of each of its loops."""
         for loop in reversed(group[1:]):
-            places[loop] = self.emit.irem(index, self.extent(loop))
-            index = self.emit.idiv(index, self.extent(loop))
+            extent = self.emit.imax(self.extent(loop), 1)
+            places[loop] = self.emit.irem(index, extent)
+            index = self.emit.idiv(index, extent)
         if group:
             places[group[0]] = index
 

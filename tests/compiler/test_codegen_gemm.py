@@ -72,6 +72,21 @@ def test_einsums(spec, left, right, dtype):
           random(left, dtype), random(right, dtype))
 
 
+@pytest.mark.parametrize(("spec", "left", "right"), [
+    ("bhtd,hdc->btc", (2, 0, 7, 16), (0, 16, 50)), ("bhtd,hdc->btc", (2, 3, 7, 0), (3, 0, 50)),
+    ("bhtd,bhtc->dc", (0, 4, 7, 16), (0, 4, 7, 50)), ("ahc,ch->a", (30, 0, 5), (5, 0)),
+    ("ij,jk->ik", (9, 0), (0, 40)), ("ij,j->i", (9, 0), (0,))])
+def test_sums_of_nothing_are_zeros_wherever_they_are_written(spec, left, right):
+    function, _ = trace(lambda a, b: [tnp.einsum(spec, a, b)],
+                        [TensorType(s, F32) for s in (left, right)])
+    executable = compile_function(function)
+    for _ in range(4):
+        (found,) = executable(np.zeros(left, np.float32), np.zeros(right, np.float32))
+        assert not found.any()
+        found[...] = np.nan  # Its memory is used again.
+        del found
+
+
 FOLLOWERS = {
     "bias and relu": (lambda t, x, w, b: t.maximum(x @ w + b, 0), (77, 65), (65, 33), (33,)),
     "one row": (lambda t, x, w, b: t.maximum(x @ w + b, 0), (1, 65), (65, 5000), (5000,)),
