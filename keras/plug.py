@@ -16,8 +16,6 @@ import sys
 from collections.abc import Callable
 from types import ModuleType
 
-import numpy as np
-
 NAME = "tfn"
 _BACKEND = f"{__package__}.backend"
 
@@ -144,6 +142,8 @@ def _wrap_dynamic_backend(module: ModuleType) -> None:
 def _wrap_standardize(module: ModuleType) -> None:
     """A symbolic dim is an unknown one to Keras, as it is for the jax backend. And a layer asks for
     the names of dtypes several times per call, which NumPy makes anew each time."""
+    import numpy as np  # `import tfn` loads this file, and no library.
+
     standardize, name_of = module.standardize_shape, module.standardize_dtype
     names: dict[np.dtype, str] = {}
 

@@ -37,7 +37,8 @@ MORE_RUNS = 40
 FUNCTIONS = frozenset(n for n, op in REGISTRY.items() if issubclass(op, Elementwise) and op.expensive)
 SUMS = frozenset("stablehlo." + n for n in (
     "reduce", "reduce_window", "dot_general", "convolution", "scatter", "select_and_scatter", "fft",
-    "triangular_solve", "cholesky"))
+    "triangular_solve", "cholesky", "batch_norm_training", "batch_norm_grad"))
+NORMALISATIONS = frozenset(n for n in SUMS if "batch_norm" in n)
 ORDERED_SUMS = SUMS - {"stablehlo.fft", "stablehlo.triangular_solve", "stablehlo.cholesky"}
 """Sums whose order is open: what overflows in one order may not in another."""
 ADDITIONS = frozenset({"stablehlo.add", "stablehlo.subtract"})
@@ -151,7 +152,7 @@ def _operands(op: Op, operands: list[np.ndarray], rng) -> list[np.ndarray]:
         return [shaken(x, 1, rng, contracted=True)
                 if v.op is not None and v.op.name in PRODUCTS else x
                 for v, x in zip(op.operands, operands, strict=True)]
-    if (op.name in ("stablehlo.bitcast_convert", "stablehlo.sort")
+    if (op.name in ("stablehlo.bitcast_convert", "stablehlo.sort", "chlo.top_k")
             or op.attributes.get("compare_type") == "TOTALORDER"):
         return [_any_nan(x, rng) for x in operands]
     return operands
@@ -186,15 +187,16 @@ def _complex(real: np.ndarray, imaginary: np.ndarray, dtype: np.dtype) -> np.nda
 
 
 def _astray(op: Op, operands: list[np.ndarray], value: Value, result: np.ndarray, rng) -> np.ndarray:
-    """`result` with NaN or an infinity where a partial sum may have left the range, or an end of the
-    range for types that have neither."""
+    """`result` with anything where a partial sum may have left the range: sums of narrow floats may be
+    rounded once, at the end."""
     if not value.dtype.is_float:
         return result
-    lost = rng.choice([np.nan, np.inf, -np.inf], result.shape)
+    lost = rng.choice([np.nan, np.inf, -np.inf, 0.0], result.shape)
     if value.dtype in WITHOUT_NAN:
         info = ml_dtypes.finfo(result.dtype)
         lost = np.where(rng.integers(0, 2, result.shape) == 1, float(info.max), float(info.min))
-    chosen = _overflows(op, operands, value) & (rng.integers(0, 4, result.shape) > 0)
+    open_ = _overflows(op, operands, value) | _is_open(op, operands, result)
+    chosen = open_ & (rng.integers(0, 4, result.shape) > 0)
     return np.where(chosen, np.asarray(lost).astype(result.dtype), result)
 
 
@@ -227,9 +229,17 @@ def _overflows(op: Op, operands: list[np.ndarray], value: Value) -> np.ndarray:
     return ~(np.abs(np.asarray(total).astype(np.float64)) < most)
 
 
+def _is_open(op: Op, operands: list[np.ndarray], result: np.ndarray) -> np.ndarray:
+    """Where it is open what infinities make. A convolution may leave out products of padding and holes
+    with its weights; a normalisation is several sums."""
+    if op.name == "stablehlo.convolution":
+        return np.full(result.shape, not np.isfinite(operands[1].astype(np.float64)).all())
+    return ~np.isfinite(result.astype(np.float64)) & (op.name in NORMALISATIONS)
+
+
 def _any_zero(x: np.ndarray, rng) -> np.ndarray:
-    """Zeros of any sign."""
-    negative = rng.integers(0, 2, x.shape) == 1
+    """Zeros of any sign, or all of one."""
+    negative = rng.integers(0, 2, x.shape if rng.integers(0, 2) else ()) == 1
     signed = np.where(negative, np.asarray(-0.0, x.dtype), np.asarray(0.0, x.dtype))
     return np.where(x.astype(np.float64) == 0, signed, x).astype(x.dtype)
 
@@ -241,8 +251,9 @@ def _any_nan(x: np.ndarray, rng) -> np.ndarray:
         return _complex(_any_nan(x.real, rng), _any_nan(x.imag, rng), x.dtype)
     if not dtype.is_float or not np.isnan(x.astype(np.float64)).any():
         return x
-    flipped = -x if rng.integers(0, 2) else np.where(np.isnan(x), np.asarray(np.nan, x.dtype), x)
-    return np.where(np.isnan(x), flipped, x).astype(x.dtype)
+    plain = np.where(np.isnan(x), np.asarray(np.nan, x.dtype), x)
+    negative = rng.integers(0, 2, x.shape if rng.integers(0, 2) else ()) == 1
+    return np.where(np.isnan(x) & negative, -x, plain).astype(x.dtype)
 
 
 # -- control flow ---------------------------------------------------------------------------------
