@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,11 +29,16 @@ class Suite:
     """The pytest plugin: marks, exclusions, and the channel."""
 
     def __init__(self, options: dict[str, Any]):
+        self.root = Path(options["root"])
         self.backend: str = options["backend"]
         self.excluded: dict[str, str] = options["excluded"]
         self.done = set(options["done"])
         # Held open for the life of the process.
         self.channel = open(options["channel"], "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+
+    def below(self, test: str) -> str:
+        """A test's id without the folders above the tests."""
+        return test.removeprefix(f"{self.root.parent.name}/{self.root.name}/")
 
     def tell(self, **event: Any) -> None:
         self.channel.write(json.dumps(event) + "\n")
@@ -44,16 +50,16 @@ class Suite:
             # Here, so that it comes before pytest's own finder.
             plug.GRAFTS.update(TEST_GRAFTS)
             plug.install()
-        if config.rootpath.parent.name == "keras":
+        if self.root.parent.name == "keras":
             # Where it is missing, pytest makes modules for the packages above a test file.
             import_module("keras")
         for name in ("requires_trainable_backend", "multi_device"):
             config.addinivalue_line("markers", f"{name}: Keras's own")
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        items[:] = [item for item in items if item.nodeid not in self.done]
+        items[:] = [item for item in items if self.below(item.nodeid) not in self.done]
         for item in items:
-            reason = self.excluded.get(item.nodeid)
+            reason = self.excluded.get(self.below(item.nodeid))
             if reason is None and item.get_closest_marker("multi_device"):
                 reason = "needs several devices"
             if reason is None and self.backend == "numpy" and item.get_closest_marker(
@@ -64,18 +70,18 @@ class Suite:
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if not report.passed:
-            self.tell(id=report.nodeid, outcome=report.outcome, detail=_last_line(report))
+            self.tell(id=self.below(report.nodeid), outcome=report.outcome, detail=_last_line(report))
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self.tell(started=nodeid)
+        self.tell(started=self.below(nodeid))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or not report.passed:
-            self.tell(id=report.nodeid, outcome=report.outcome,
+            self.tell(id=self.below(report.nodeid), outcome=report.outcome,
                       detail="" if report.passed else _last_line(report))
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        self.tell(finished=nodeid)
+        self.tell(finished=self.below(nodeid))
 
 
 def _last_line(report: Any) -> str:
@@ -91,8 +97,10 @@ def _last_line(report: Any) -> str:
 def main(options: dict[str, Any]) -> int:
     os.environ["KERAS_BACKEND"] = options["backend"]
     sys.modules["conftest"] = sys.modules[__name__]
+    # The folder Keras is installed in: a test folder that is no package gets its modules' names by it.
+    top = str(Path(options["root"]).parent.parent)
     return pytest.main(
-        [*options["targets"], "--rootdir", options["root"], "-q", "--import-mode=importlib",
+        [*options["targets"], "--rootdir", top, "-q", "--import-mode=importlib",
          "--continue-on-collection-errors", "-p", "no:cacheprovider",
          "-o", "addopts=", "-W", "ignore", "--tb=short"],
         plugins=[Suite(options)])
