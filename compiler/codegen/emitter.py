@@ -637,6 +637,11 @@ class Emitter(Text):
 
         sort(self, op)
 
+    def first_sorted(self, op: Op) -> None:
+        from .selection import first_sorted
+
+        first_sorted(self, op)
+
 
 def _alignment(dtype: DType) -> int:
     """Bytes: a complex number is aligned as its parts are."""

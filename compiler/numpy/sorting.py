@@ -7,6 +7,7 @@ values (`nonzero`) needs a concrete array, or the `size` of its result.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -46,23 +47,31 @@ def concrete(x: ArrayLike, what: str) -> np.ndarray:
     return x._data
 
 
-def _sorted_order(x: Value, axis: int) -> Value:
-    """Indices (i32) that sort `x` stably along `axis`; NaN last."""
+def _sorted_order(x: Value, axis: int, descending: bool) -> Value:
+    """Indices (i32) that sort `x` stably along `axis`; NaN last, first when descending."""
     dtype = dtype_of(x)
+    if dtype is I1:
+        return _sorted_order(convert(x, I32), axis, descending)
     key = TensorType((), dtype)
     place = TensorType((), I32)
+    options: dict[str, Any] = {"comparison_direction": "GT" if descending else "LT"}
+    if dtype.is_float:
+        options["compare_type"] = "TOTALORDER"
 
     def before(a, b, i, j):
-        less = el.less(a, b)
-        if dtype.is_inexact:
-            less = el.logical_or(less, el.logical_and(el.isnan(b), el.logical_not(el.isnan(a))))
-        return [less]
+        return [bind("stablehlo.compare", _ordered(a), _ordered(b), **options)]
 
-    if dtype is I1:
-        return _sorted_order(convert(x, I32), axis)
     region = trace_region(before, [key, key, place, place])
     return bind("stablehlo.sort", x, iota(x.shape, axis), dimension=axis, is_stable=True,
                 regions=[region])[1]
+
+
+def _ordered(x: Value) -> Value:
+    """`x` with one zero and one NaN, so that the total order of floats is that of numbers."""
+    if not dtype_of(x).is_float:
+        return x
+    zero, nan = (np.asarray(v, dtype_of(x).numpy) for v in (0, np.nan))
+    return el.where(el.isnan(x), nan, el.where(el.equal(x, zero), zero, x))
 
 
 def _axis(x: Value, axis: int | None) -> tuple[Value, int]:
@@ -80,7 +89,7 @@ def argsort(x: ArrayLike, axis: int | None = -1, descending: bool = False, stabl
     x, axis = _axis(asarray(x), axis)
     if not x.shape:
         return Array(np.zeros((), np.int32))
-    if descending:
+    if descending and (is_concrete(x) or dtype_of(x).kind == "complex"):
         # Reversed before and after, so that equal elements keep their order.
         order = flip(argsort(flip(x, axis), axis), axis)
         return el.subtract(x.shape[axis] - 1, order)
@@ -89,7 +98,7 @@ def argsort(x: ArrayLike, axis: int | None = -1, descending: bool = False, stabl
     x = stop_gradient(x)
     if dtype_of(x).kind == "complex":
         return lexsort((el.imag(x), el.real(x)), axis)
-    return _sorted_order(x, axis)
+    return _sorted_order(x, axis, descending)
 
 
 def sort(x: ArrayLike, axis: int | None = -1, descending: bool = False, stable: bool = True,

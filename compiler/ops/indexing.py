@@ -431,3 +431,25 @@ class Sort(OpDefinition):
         emit.sort(op)
 
 
+@op("tfn.first_sorted")
+class FirstSorted(OpDefinition):
+    """The first `count` elements of what a sort with the same attributes gives (`passes/select.py`)."""
+
+    attributes = {**Sort.attributes, "count": "i64"}
+    optional = Sort.optional
+    regions = Sort.regions
+
+    def infer(operands, attributes, regions):
+        axis = attributes.get("dimension", -1) % operands[0].rank
+        return [x.with_shape([attributes["count"] if d == axis else e for d, e in enumerate(x.shape)])
+                for x in operands]
+
+    def evaluate(operands, attributes, regions, result_types):
+        axis = attributes.get("dimension", -1)
+        whole = Sort.evaluate(operands, attributes, regions, result_types)
+        return [np.take(r, range(attributes["count"]), axis) for r in whole]
+
+    factors = Sort.factors
+
+    def kernel(emit, op):
+        emit.first_sorted(op)

@@ -21,6 +21,7 @@ from .layout import layout
 from .quantized import lower_quantized
 from .recompute import recompute
 from .schedule import schedule
+from .select import select_first
 from .simplify import simplify
 
 Pass = Callable[..., Function]
@@ -40,6 +41,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("fold2", fold),             # weights in the order that layout asks for
     ("cse2", cse),
     ("dce", dce),                # drop what nothing needs
+    ("select", select_first),    # sorts of which only the first elements are wanted
     ("fuse", fuse),              # group ops into kernels
     ("recompute", recompute),    # what is cheaper to compute again than to keep
     ("schedule", schedule),      # the order that needs the least memory

@@ -24,7 +24,8 @@ FREE = frozenset({"stablehlo.iota", "stablehlo.broadcast_in_dim"})
 """Ops that cost nothing inside a loop: copied into every kernel that reads them."""
 
 SINGLE = frozenset({"stablehlo.dot_general", "stablehlo.convolution", "stablehlo.scatter",
-                    "stablehlo.select_and_scatter", "stablehlo.sort", "tfn.attention",
+                    "stablehlo.select_and_scatter", "stablehlo.sort", "tfn.first_sorted",
+                    "tfn.attention",
                     "tfn.attention_backward", "tfn.lstm", "tfn.lstm_backward", "tfn.gru",
                     "tfn.gru_backward"})
 """Ops whose operands are buffers. They are a kernel alone, but for what follows a matrix product or a
@@ -164,6 +165,8 @@ def _must_exist(op: Op, readers, returned) -> bool:
 
 
 def _needs_buffer(reader: Op, value: Value) -> bool:
+    if reader.name in ("stablehlo.sort", "tfn.first_sorted") and value.op is not None:
+        return value.op.name != "stablehlo.iota"  # Which is what a sort counts by itself.
     return reader.name in SINGLE or is_planned(reader)
 
 
