@@ -38,6 +38,9 @@ LEADERS = ((is_matrix_product, gemm), (is_convolution, convolution),
            (is_weight_gradient, weight_gradient))
 """Contractions with code of their own; all but the last also make what follows them."""
 
+_PARTS, _PART = 16, 16
+"""The most loops of a concatenation, and the fewest rounds of one."""
+
 VERSION = "2"
 """Part of every cache key: raise it when the meaning of a kernel's text changes."""
 
@@ -209,19 +212,41 @@ def _element_loops(emit: Emitter, outputs: list[tuple[Value, str]], ops: list[Op
                     _nest(emit, group, (emit.idiv(task, inner), emit.irem(task, inner)))
 
 
-def _nest(emit: Emitter, group, index) -> None:
-    first = group[0][0]
-    if len(index) < len(first.shape):
-        innermost = len(index) + 1 == len(first.shape)
-        with emit.loop(0, emit.extent(first, len(index)), independent=innermost) as i, emit.scope():
-            _nest(emit, group, (*index, i))
+def _nest(emit: Emitter, group, index, part: tuple[Value, int] | None = None) -> None:
+    """The loops from dim `len(index)` on; `part`: an operand of a concatenation, where it begins."""
+    first, d = group[0][0], len(index)
+    if d < len(first.shape):
+        if part is None and len(group) == 1 and _joins(first.op, d):
+            start = 0
+            for operand in first.op.operands:
+                end = start + operand.shape[d]
+                with emit.loop(start, end) as i, emit.scope():
+                    _nest(emit, group, (*index, i), (operand, start))
+                start = end
+            return
+        with emit.loop(0, emit.extent(first, d)) as i, emit.scope():
+            _nest(emit, group, (*index, i), part)
         return
-    registers = [emit.at(value, index) for value, _ in group]
+    if part is None:
+        registers = [emit.at(value, index) for value, _ in group]
+    else:
+        source, start = part
+        axis = first.op.attributes["dimension"]
+        registers = [emit.at(source, [emit.isub(i, start) if e == axis else i
+                                      for e, i in enumerate(index)])]
     position = emit.linear(first, index)
     for (value, pointer), register in zip(group, registers, strict=True):
         place = emit.inst(
             f"getelementptr inbounds {value.dtype.storage}, ptr {pointer}, i64 {position}")
         emit.store_to(place, value.dtype, register)
+
+
+def _joins(op: Op | None, d: int) -> bool:
+    """Is it a concatenation along dim `d` of parts that repay a loop each? One loop would ask for every
+    element which part it is of."""
+    return (op is not None and op.name == "stablehlo.concatenate" and op.attributes["dimension"] == d
+            and len(op.operands) <= _PARTS
+            and all(isinstance(v.shape[d], int) and v.shape[d] >= _PART for v in op.operands))
 
 
 def _flattened(block: Block) -> Block:
