@@ -18,8 +18,9 @@ from tfn.compiler.trace.core import trace
 def test_concatenations(shapes, axis, dtype):
     random = np.random.default_rng(0)
     arrays = [random.integers(0, 2, s).astype(dtype) for s in shapes]
-    program, _ = trace(lambda *x: [tnp.concatenate([*x[1:], tnp.logical_not(x[0]).astype(dtype)], axis)],
-                       [TensorType(a.shape, as_dtype(a.dtype)) for a in arrays])
+    program, _ = trace(lambda first, *rest: [tnp.concatenate(
+        [*rest, tnp.logical_not(first).astype(dtype)], axis)],
+        [TensorType(a.shape, as_dtype(a.dtype)) for a in arrays])
     (found,) = compile_function(program)(*arrays)
     expected = np.concatenate([*arrays[1:], np.logical_not(arrays[0]).astype(dtype)], axis)
     np.testing.assert_array_equal(found, expected)
