@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import OpError, user_location
+from ..ops.control import composite
 from ..ops.reduction import identity_of, reducer
 from ..trace.core import Array, bind
 from . import elementwise as el
@@ -111,7 +112,7 @@ def _cumulative(x: Value, axis: int | None, kind: str) -> Value:
     if is_concrete(x):
         with np.errstate(all="ignore"):
             return Array(_SCANS[kind](x._data, axis=axis, dtype=x.dtype))
-    return _scan(x, axis, kind)
+    return composite("tfn.cumulative", lambda x: _scan(x, axis, kind), x, axis=axis, kind=kind)
 
 
 _DIRECT_WINDOW = 32

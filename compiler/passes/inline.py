@@ -9,13 +9,14 @@ from collections.abc import Callable
 
 from ..ir.core import Block, Function, Op, Value
 from ..ir.rewrite import Rewriter, clone_block
-from ..ops import attention, recurrent
+from ..ops import attention, cumulative, recurrent
 from ..ops.control import INLINED, body_of
 
 KERNELS: dict[str, Callable[[Op], Op | None]] = {
     "tfn.attention": attention.as_kernel, "tfn.attention_backward": attention.as_kernel,
     "tfn.lstm": recurrent.as_kernel, "tfn.lstm_backward": recurrent.as_kernel,
     "tfn.gru": recurrent.as_kernel, "tfn.gru_backward": recurrent.as_kernel,
+    "tfn.cumulative": cumulative.as_kernel,
 }
 """Composite -> the op that has a kernel for it, if it fits."""
 
