@@ -18,6 +18,7 @@ from .fuse import fuse
 from .hoist import hoist
 from .inline import inline
 from .layout import layout
+from .masks import masks
 from .quantized import lower_quantized
 from .recompute import recompute
 from .schedule import schedule
@@ -40,6 +41,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("simplify2", simplify),     # transposes and reshapes that layout made adjacent
     ("fold2", fold),             # weights in the order that layout asks for
     ("cse2", cse),
+    ("masks", masks),            # derivatives ask activations, not what went into them
     ("dce", dce),                # drop what nothing needs
     ("select", select_first),    # sorts of which only the first elements are wanted
     ("fuse", fuse),              # group ops into kernels
