@@ -238,14 +238,14 @@ def gpt2_generation(keras: Any, prompt: int = 32, new: int = 32) -> Any:
             caches = [ops.zeros((batch, length, 2, heads, width // heads)) for _ in self.blocks]
             token, caches = self.read(ids, caches, 0)
 
-            def step(i, token, tokens, *caches):
+            def step(i, state):
+                token, tokens, *caches = state
                 tokens = ops.slice_update(tokens, (0, i), token)
                 token, caches = self.read(token, caches, prompt + i)
-                return (i + 1, token, tokens, *caches)
+                return (token, tokens, *caches)
 
             tokens = ops.zeros((batch, new), "int32")
-            _, token, tokens, *_ = ops.while_loop(
-                lambda i, *_: i < new - 1, step, (ops.cast(0, "int32"), token, tokens, *caches))
+            token, tokens, *_ = ops.fori_loop(0, new - 1, step, (token, tokens, *caches))
             return ops.slice_update(tokens, (0, new - 1), token)
 
     ids = keras.Input(batch_shape=(1, prompt), dtype="int32")
