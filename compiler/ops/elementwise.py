@@ -223,9 +223,9 @@ def _negate_scalar(emit, dtype, x):
 def _sign_scalar(emit, dtype, x):
     zero, one = emit.constant(0, dtype), emit.constant(1, dtype)
     if dtype.is_float:
-        signed = emit.intrinsic("copysign", dtype, one, x)
-        zero_or_nan = emit.compare("ueq", dtype, x, zero)
-        return emit.select(zero_or_nan, dtype, x, signed)
+        # Not copysign: of a number that was rounded to f16, LLVM wants a function nobody has.
+        below = emit.select(emit.compare("olt", dtype, x, zero), dtype, emit.constant(-1, dtype), x)
+        return emit.select(emit.compare("ogt", dtype, x, zero), dtype, one, below)
     positive = emit.compare("ugt" if dtype.kind == "uint" else "sgt", dtype, x, zero)
     result = emit.select(positive, dtype, one, zero)
     if dtype.kind == "uint":

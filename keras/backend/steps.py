@@ -146,8 +146,12 @@ class Steps(base_trainer.Trainer):
             step = self._on_state(step, kinds)
         if self.run_eagerly or not self.jit_compile:
             return step
+
+        def program(state, data):  # By these names a report of NaN calls its arguments.
+            return step(state, data)
+
         donated = () if kinds == PREDICTED else (0,)
-        return jit(step, donate_argnums=donated, compiler=self._distributed_compiler(kinds))
+        return jit(program, donate_argnums=donated, compiler=self._distributed_compiler(kinds))
 
     def _on_state(self, step, kinds):
         """`step(data)`, which works on the variables, as a function of state and data."""

@@ -194,7 +194,7 @@ def _astray(op: Op, operands: list[np.ndarray], value: Value, result: np.ndarray
     rounded once, at the end."""
     if not value.dtype.is_float:
         return result
-    lost = rng.choice([np.nan, np.inf, -np.inf, 0.0], result.shape)
+    lost = rng.choice([np.nan, np.inf, -np.inf, 1.0], result.shape)
     if value.dtype in WITHOUT_NAN:
         info = ml_dtypes.finfo(result.dtype)
         lost = np.where(rng.integers(0, 2, result.shape) == 1, float(info.max), float(info.min))
@@ -233,9 +233,10 @@ def _overflows(op: Op, operands: list[np.ndarray], value: Value) -> np.ndarray:
 
 
 def _is_open(op: Op, operands: list[np.ndarray]) -> bool:
-    """Are there infinite weights? A convolution may leave out their products with padding and holes."""
-    return op.name == "stablehlo.convolution" and not np.isfinite(
-        operands[1].astype(np.float64)).all()
+    """Are there infinite weights, or has the type no zero to pad with? A convolution may leave out the
+    products with padding and holes."""
+    return op.name == "stablehlo.convolution" and not (
+        np.isfinite(operands[1].astype(np.float64)).all() and operands[0].dtype.type(0) == 0)
 
 
 def _any_zero(x: np.ndarray, rng) -> np.ndarray:
