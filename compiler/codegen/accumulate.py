@@ -2,22 +2,25 @@
 
 One element at a time would stride through memory. Many columns are shared between threads as they are;
 few are summed in blocks of rows, whose number follows from the extents alone, and the blocks are added
-up in order.
+up in order. Sums of the same rows are made in one pass, which also stores what they are sums of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..ir.core import Value
+from ..ir.core import Op, Value
+from ..ir.dtypes import DType
 from ..ops.reduction import combiner, identity_of
 from .emitter import Emitter
 from .text import Index, register_type
 from .work import Work
 
-Element = Callable[[str, dict[int, Any]], str]
-"""The register to store at a place of the row at given indices."""
+Element = Callable[[int, str, dict[int, Any]], str]
+"""The register to store at a place of the row of a sum (by number) at given indices."""
+Output = tuple[Value, str]
+"""A value and the buffer it is stored in."""
 
 _WIDE = 512
 """Columns that give every thread whole cache lines of its own."""
@@ -29,31 +32,62 @@ _BLOCK_ELEMENTS = 1 << 15
 """Elements that make a block of their own worth while."""
 
 
-def accumulate(emit: Emitter, value: Value, pointer: str) -> None:
-    """Emit the reduction `value` to the buffer `pointer`."""
+def accumulate(emit: Emitter, sums: Sequence[Output], elements: Sequence[Output] = ()) -> None:
+    """Emit reductions of the same dims of operands of one shape, and store `elements` of that shape."""
+    value = sums[0][0]
     op = value.op
     assert op is not None
-    rows = _Rows(emit, value, pointer)
+    rows = _Rows(emit, sums, elements)
     columns = value.shape[-1]
-    cost = (60, *op.operands[0].shape[:-1])
+    cost = (60 * (len(sums) + len(elements)), *op.operands[0].shape[:-1])
     if not isinstance(columns, int) or columns >= _WIDE or not rows.can_block():
         work = Work((columns,), (_STRIPE,), (_STRIPE, *cost))
         with emit.phase(work):
             low = emit.imul("%first", _STRIPE)
             high = emit.imin(emit.imul("%last", _STRIPE), rows.columns)
-            rows.sum(pointer, low, high, 0, emit.extent(op.operands[0], rows.dims[0]))
+            rows.sum([p for _, p in sums], low, high, 0, emit.extent(op.operands[0], rows.dims[0]))
         return
-    rows.blocks(Work((_BLOCKS,), (), (4, *op.operands[0].shape)))
+    rows.blocks(Work((_BLOCKS,), (), (4 * (len(sums) + len(elements)), *op.operands[0].shape)))
+
+
+def accumulates(outputs: Sequence[Value]) -> bool:
+    """Are these sums of rows of one shape, and elements of that shape?"""
+    sums = [v for v in outputs if v.op is not None and adds_rows(v.op)]
+    if not sums:
+        return False
+    first = sums[0].op
+    assert first is not None
+    shape, dims = tuple(first.operands[0].shape), sorted(first.attributes["dimensions"])
+    return (len(outputs) == 1 or all(_adds_floats(v, sums[0].dtype) for v in sums)) and all(
+        tuple(v.op.operands[0].shape) == shape and sorted(v.op.attributes["dimensions"]) == dims
+        if v in sums and v.op is not None else tuple(v.shape) == shape for v in outputs)
+
+
+def adds_rows(op: Op) -> bool:
+    """A reduction that keeps the innermost dim."""
+    if op.name != "stablehlo.reduce" or len(op.results) != 1 or not op.attributes["dimensions"]:
+        return False
+    rank, result = len(op.operands[0].shape), op.result
+    return (rank - 1 not in op.attributes["dimensions"] and len(result.shape) > 0
+            and combiner(op.regions[0]) is not None
+            and result.dtype.kind != "bool" and result.dtype.bits >= 32)
+
+
+def _adds_floats(value: Value, dtype: DType) -> bool:
+    return (value.op is not None and value.dtype == dtype and dtype.is_float
+            and combiner(value.op.regions[0]) == "add")
 
 
 class _Rows:
-    """The loops of one reduction."""
+    """The loops of reductions of one shape."""
 
-    def __init__(self, emit: Emitter, value: Value, pointer: str):
-        self.emit, self.value, self.pointer = emit, value, pointer
-        assert value.op is not None
-        self.op = value.op
-        self.x, self.initial = self.op.operands
+    def __init__(self, emit: Emitter, sums: Sequence[Output], elements: Sequence[Output]):
+        self.emit, self.elements = emit, elements
+        self.values, self.pointers = [v for v, _ in sums], [p for _, p in sums]
+        self.value = self.values[0]
+        self.ops = [v.op for v in self.values if v.op is not None]
+        self.op = self.ops[0]
+        self.x = self.op.operands[0]
         self.dims = sorted(self.op.attributes["dimensions"])
         self.kept = [d for d in range(len(self.x.shape)) if d not in self.dims]
         self.columns = emit.extent(self.x, self.kept[-1])
@@ -69,31 +103,34 @@ class _Rows:
         size = self.value.type.size
         assert isinstance(size, int)
         wide = register_type(dtype)
-        memory = emit.scratch(_BLOCKS * size * dtype.itemsize)
+        memory = emit.scratch(len(self.ops) * _BLOCKS * size * dtype.itemsize)
 
-        def partial(block: Index) -> str:
-            return self._slot(memory, emit.imul(block, size))
+        def partial(number: int, block: Index, i: Index = 0) -> str:
+            start = emit.imul(emit.iadd(block, number * _BLOCKS), size)
+            return self._slot(memory, emit.iadd(start, i))
 
         with emit.phase(work):
             extent, length = self._division()
             with emit.loop("%first", "%last") as block, emit.scope():
                 low = emit.imin(emit.imul(block, length), extent)
                 high = emit.imin(emit.iadd(low, length), extent)
-                self.sum(partial(block), 0, self.columns, low, high, first=block)
+                self.sum([partial(number, block) for number in range(len(self.ops))],
+                         0, self.columns, low, high, first=block)
         with emit.phase(Work()):
             extent, length = self._division()
             used = emit.idiv(emit.isub(emit.iadd(extent, length), 1), length)
             with emit.loop(0, size) as i, emit.scope():
-                place = self._slot(self.pointer, i)
-                source = self._slot(memory, i)
-                cell = emit.cell(wide)
-                emit.do(f"store {wide} {emit.load_from(source, dtype)}, ptr {cell}")
-                with emit.loop(1, used) as block, emit.scope():
-                    source = self._slot(memory, emit.iadd(emit.imul(block, size), i))
-                    old = emit.inst(f"load {wide}, ptr {cell}")
-                    new = emit.region(self.op.regions[0], [old, emit.load_from(source, dtype)])[0]
-                    emit.do(f"store {wide} {new}, ptr {cell}")
-                emit.store_to(place, dtype, emit.inst(f"load {wide}, ptr {cell}"))
+                for number, op in enumerate(self.ops):
+                    place = self._slot(self.pointers[number], i)
+                    cell = emit.cell(wide)
+                    start = emit.load_from(partial(number, 0, i), dtype)
+                    emit.do(f"store {wide} {start}, ptr {cell}")
+                    with emit.loop(1, used) as block, emit.scope():
+                        more = emit.load_from(partial(number, block, i), dtype)
+                        old = emit.inst(f"load {wide}, ptr {cell}")
+                        new = emit.region(op.regions[0], [old, more])[0]
+                        emit.do(f"store {wide} {new}, ptr {cell}")
+                    emit.store_to(place, dtype, emit.inst(f"load {wide}, ptr {cell}"))
 
     def _division(self) -> tuple[Index, Index]:
         """The outermost reduced extent, and how much of it makes a block."""
@@ -105,32 +142,42 @@ class _Rows:
         count = emit.imax(emit.imin(emit.idiv(total, _BLOCK_ELEMENTS), _BLOCKS), 1)
         return extent, emit.imax(emit.idiv(emit.isub(emit.iadd(extent, count), 1), count), 1)
 
-    def sum(self, into: str, low: Index, high: Index, top: Index, bottom: Index,
+    def sum(self, into: Sequence[str], low: Index, high: Index, top: Index, bottom: Index,
             first: Index | None = None) -> None:
         """Reduce the columns `low` to `high` of the rows `top` to `bottom` (of the outermost reduced
-        dim) to memory of the result's shape; only the block `first` = 0 begins with the start value."""
+        dim) to memories of the results' shape; only the block `first` = 0 begins with the start value.
+        """
         emit, value, x = self.emit, self.value, self.x
-        emit.pointers[value] = into
-        body, kept, dims = self.op.regions[0], self.kept, self.dims
+        emit.pointers.update(zip(self.values, into, strict=True))
+        kept, dims = self.kept, self.dims
         partial = self._partial_rows()
 
-        def each_column(at: dict[int, Any], row: int, element: Element) -> None:
-            """Store `element(place, at)` in each place of a row: a partial sum, or (-1) the result."""
+        def each_column(at: dict[int, Any], row: int, element: Element, stored=()) -> None:
+            """Store `element(number, place, at)` in each place of a row of each sum: a partial sum, or
+            (-1) the result; and the `stored` elements at that place."""
             with emit.loop(low, high) as j, emit.scope():
                 full = {**at, kept[-1]: j}
-                place = (emit.pointer(value, [full[d] for d in kept]) if row < 0
-                         else self._slot(partial[row], j))
-                emit.store_to(place, value.dtype, element(place, full))
+                for number, v in enumerate(self.values):
+                    place = (emit.pointer(v, [full[d] for d in kept]) if row < 0
+                             else self._slot(partial[row][number], j))
+                    emit.store_to(place, v.dtype, element(number, place, full))
+                for v, pointer in stored:
+                    index = [full[d] for d in range(len(x.shape))]
+                    place = emit.inst(f"getelementptr inbounds {v.dtype.storage}, ptr {pointer},"
+                                      f" i64 {emit.linear(x, index)}")
+                    emit.store_to(place, v.dtype, emit.at(v, index))
 
-        def combined(more: Callable[[dict[int, Any]], str]) -> Element:
-            def element(place: str, full: dict[int, Any]) -> str:
-                return emit.region(body, [emit.load_from(place, value.dtype), more(full)])[0]
+        def combined(more: Callable[[int, dict[int, Any]], str]) -> Element:
+            def element(number: int, place: str, full: dict[int, Any]) -> str:
+                return emit.region(self.ops[number].regions[0],
+                                   [emit.load_from(place, value.dtype), more(number, full)])[0]
             return element
 
         def rows(at: dict[int, Any], rest: list[int], target: int) -> None:
             if not rest:
-                each_column(at, target, combined(
-                    lambda full: emit.at(x, [full[d] for d in range(len(x.shape))])))
+                each_column(at, target, combined(lambda number, full: emit.at(
+                    self.ops[number].operands[0], [full[d] for d in range(len(x.shape))])),
+                    self.elements)
                 return
             row = len(dims) - len(rest)
             begin, end = (top, bottom) if row == 0 else (0, emit.extent(x, rest[0]))
@@ -146,25 +193,27 @@ class _Rows:
                     with emit.loop(i, emit.imin(emit.iadd(i, step), end)) as k, emit.scope():
                         rows({**at, rest[0]: k}, [], row)
                 each_column(at, target, combined(
-                    lambda full: emit.load_from(self._slot(partial[row], full[kept[-1]]),
-                                                value.dtype)))
+                    lambda number, full: emit.load_from(
+                        self._slot(partial[row][number], full[kept[-1]]), value.dtype)))
 
         def outer(at: dict[int, Any], rest: list[int]) -> None:
             if rest:
                 with emit.loop(0, emit.extent(x, rest[0])) as i, emit.scope():
                     outer({**at, rest[0]: i}, rest[1:])
                 return
-            each_column(at, -1, lambda *_: self._start(first))
+            each_column(at, -1, lambda number, *_: self._start(number, first))
             rows(at, dims, -1)
 
         outer({}, kept[:-1])
-        del emit.pointers[value]
+        for v in self.values:
+            del emit.pointers[v]
 
     def _slot(self, base: str, i: Index) -> str:
         return self.emit.inst(f"getelementptr inbounds {self.value.dtype.storage}, ptr {base}, i64 {i}")
 
-    def _partial_rows(self) -> dict[int, str]:
-        """Pointers to rows of partial sums, by the number of the reduced dim they begin anew with.
+    def _partial_rows(self) -> dict[int, list[str]]:
+        """Pointers to rows of partial sums, by the number of the reduced dim they begin anew with and
+        the number of the sum.
 
         One running sum of n numbers has an error that grows with n: over the 100,000 pixels of a batch
         40 times that of XLA's. Sums of the inner dims, added up in turn, keep it small.
@@ -175,13 +224,15 @@ class _Rows:
             return {}
         numbers = [0] if len(self.dims) == 1 else _boundaries(
             [emit.extent(x, d) for d in self.dims])
-        memory = emit.workspace(len(numbers) * columns * x.dtype.itemsize)
-        return {number: self._slot(memory, columns * i) for i, number in enumerate(numbers)}
+        count = len(self.ops)
+        memory = emit.workspace(len(numbers) * count * columns * x.dtype.itemsize)
+        return {number: [self._slot(memory, columns * (i * count + k)) for k in range(count)]
+                for i, number in enumerate(numbers)}
 
-    def _start(self, first: Index | None) -> str:
+    def _start(self, number: int, first: Index | None) -> str:
         """What a sum begins with: the start value, or what changes nothing."""
         emit, dtype = self.emit, self.value.dtype
-        start = emit.at(self.initial, [])
+        start = emit.at(self.ops[number].operands[1], [])
         if first is None:
             return start
         own = emit.icompare("eq", first, 0)

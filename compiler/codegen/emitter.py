@@ -20,6 +20,7 @@ from ..ir.dims import Extent
 from ..ir.dtypes import F32, MINIFLOATS, DType
 from ..ops.reduction import combiner
 from . import mathlib
+from .accumulator import Accumulator
 from .extents import Extents
 from .target import Target
 from .text import Index, Text, literal, register_type, suffix
@@ -588,26 +589,21 @@ class Emitter(Text):
     def reduce(self, body: Block, initial: Sequence[str], extents: Sequence[Index],
                elements: Callable[[list[str]], Sequence[str]]) -> list[str]:
         """Combine `elements(index)` over all indices below `extents`, starting from `initial`."""
-        dtypes = [a.dtype for a in body.arguments[: len(initial)]]
-        cells = []
-        for value, dtype in zip(initial, dtypes, strict=True):
-            cell = self.cell(register_type(dtype))
-            self.do(f"store {register_type(dtype)} {value}, ptr {cell}")
-            cells.append(cell)
+        total = self.accumulator(body, initial)
+
         def nest(index: list[str]) -> None:
             if len(index) < len(extents):
                 with self.loop(0, extents[len(index)]) as i, self.scope():
                     nest([*index, i])
                 return
-            state = [self.inst(f"load {register_type(t)}, ptr {c}")
-                     for c, t in zip(cells, dtypes, strict=True)]
-            combined = self.combine(body, state, list(elements(index)))
-            for cell, value, dtype in zip(cells, combined, dtypes, strict=True):
-                self.do(f"store {register_type(dtype)} {value}, ptr {cell}")
+            total.add(list(elements(index)))
 
         nest([])
-        return [self.rounded(self.inst(f"load {register_type(t)}, ptr {c}"), t)
-                for c, t in zip(cells, dtypes, strict=True)]
+        return total.results()
+
+    def accumulator(self, body: Block, initial: Sequence[str]) -> Accumulator:
+        """The state of a reduction by the region `body`, from the registers `initial`."""
+        return Accumulator(self, body, initial)
 
     def combine(self, body: Block, state: Sequence[str], fresh: Sequence[str]) -> list[str]:
         """One step of a reduction. Sums of narrow floats stay f32 registers, to be `rounded` once, at

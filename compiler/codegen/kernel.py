@@ -17,9 +17,9 @@ from typing import Any
 from ..ir.core import Block, Op, Value
 from ..ir.dims import Extent
 from ..ir.dtypes import DType
-from ..passes.fuse import SINGLE, adds_rows
+from ..passes.fuse import SINGLE
 from . import mathlib
-from .accumulate import accumulate
+from .accumulate import accumulate, accumulates, adds_rows
 from .contraction import contraction
 from .convolution import convolution
 from .emitter import Emitter, Outline
@@ -27,6 +27,7 @@ from .extents import Extents
 from .gemm import gemm
 from .matrix import is_matrix_product
 from .overwrite import overwritable
+from .rows import Rows, collapsed, emit_rows, rows_of
 from .target import Target
 from .transpose import transposed, transposition
 from .update import update_window, updated
@@ -61,7 +62,7 @@ class Kernel:
 
 def emit_kernel(op: Op, target: Target) -> Kernel:
     """The LLVM text of a `tfn.kernel` op. Raises `UnsupportedError` for an op without code."""
-    block = _flattened(op.regions[0])
+    block, rows = _shaped(op.regions[0])
     pointers: dict[Value, str] = {}
     for i, value in enumerate(block.arguments):
         pointers[value] = f"%b{i}"
@@ -87,6 +88,8 @@ def emit_kernel(op: Op, target: Target) -> Kernel:
         (result, pointer), = outputs
         assert result.op is not None
         update_window(emit, result.op, pointer, block.ops)
+    elif rows is not None:
+        emit_rows(emit, rows, block, outputs)
     else:
         _element_loops(emit, outputs, block.ops)
     if emit.scratch_bytes != 0:
@@ -187,14 +190,15 @@ def _dispatch(count: int, arguments: str) -> str:
 
 def _element_loops(emit: Emitter, outputs: list[tuple[Value, str]], ops: list[Op]) -> None:
     """A loop nest per distinct result shape, storing every result of that shape."""
+    if accumulates([v for v, _ in outputs]):
+        sums = [o for o in outputs if o[0].op is not None and adds_rows(o[0].op)]
+        accumulate(emit, sums, [o for o in outputs if o not in sums])
+        return
     by_shape: dict[tuple, list[tuple[Value, str]]] = {}
     for value, pointer in outputs:
         by_shape.setdefault(tuple(value.shape), []).append((value, pointer))
     for group in by_shape.values():
-        value, pointer = group[0]
-        if len(group) == 1 and value.op is not None and adds_rows(value.op):
-            accumulate(emit, value, pointer)
-            continue
+        value = group[0][0]
         # Tasks are the outermost loop, or the two outermost: the first may be a batch of one.
         shape = value.shape
         outer = min(len(shape), 2 if len(shape) > 2 else 1)
@@ -247,6 +251,15 @@ def _joins(op: Op | None, d: int) -> bool:
     return (op is not None and op.name == "stablehlo.concatenate" and op.attributes["dimension"] == d
             and len(op.operands) <= _PARTS
             and all(isinstance(v.shape[d], int) and v.shape[d] >= _PART for v in op.operands))
+
+
+def _shaped(block: Block) -> tuple[Block, Rows | None]:
+    """The region with as few dims as its loops need, and how its rows are reduced if they are."""
+    rows = rows_of(block)
+    if rows is None:
+        return _flattened(block), None
+    flat = collapsed(block, rows)
+    return flat, rows if flat is block else rows_of(flat)
 
 
 def _flattened(block: Block) -> Block:

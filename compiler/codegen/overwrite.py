@@ -7,7 +7,8 @@ The kernel's text then says that their memory may be one (`kernel.py`), and the 
 from __future__ import annotations
 
 from ..ir.core import Block, Op, Value
-from ..passes.fuse import SINGLE, adds_rows
+from ..passes.fuse import SINGLE
+from .accumulate import adds_rows
 from .matrix import is_matrix_product
 from .update import updated
 
@@ -17,6 +18,9 @@ def overwritable(kernel: Op) -> frozenset[tuple[int, int]]:
     block = kernel.regions[0]
     shape = tuple(block.returns[0].shape)
     if any(tuple(r.shape) != shape for r in block.returns) or updated(kernel) is not None:
+        return frozenset()
+    # Rows are passed over several times: one result is stored before another is made.
+    if len(block.returns) > 1 and any(op.name == "stablehlo.reduce" for op in block.ops):
         return frozenset()
     single = [op for op in block.ops if op.name in SINGLE]
     # Tiles of convolutions may overlap; reductions are done in parts.

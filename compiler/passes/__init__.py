@@ -19,6 +19,7 @@ from .hoist import hoist
 from .inline import inline
 from .layout import layout
 from .masks import masks
+from .merge import merge
 from .quantized import lower_quantized
 from .recompute import recompute
 from .schedule import schedule
@@ -46,6 +47,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("select", select_first),    # sorts of which only the first elements are wanted
     ("fuse", fuse),              # group ops into kernels
     ("recompute", recompute),    # what is cheaper to compute again than to keep
+    ("merge", merge),            # kernels over the same numbers become one
     ("schedule", schedule),      # the order that needs the least memory
 )
 """Name and pass, in order; `plan` (liveness and offsets) follows in `runtime`."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from ..ir.core import Function, Op
+from ..ir.core import Function, Op, Value
 from ..ir.rewrite import Rewriter
 
 
@@ -16,7 +17,7 @@ def cse(function: Function, target=None) -> Function:
     seen: dict[Any, Op] = {}
     for op in function.ops:
         # Regions compare by identity: reducers are shared, so equal reductions are found.
-        key = None if op.has_effect else _key(op, rewriter)
+        key = None if op.has_effect else _key(op, (rewriter[v] for v in op.operands))
         known = seen.get(key) if key is not None else None
         if known is not None:
             rewriter.replace(op, known.results)
@@ -27,9 +28,16 @@ def cse(function: Function, target=None) -> Function:
     return rewriter.finish()
 
 
-def _key(op: Op, rewriter: Rewriter) -> Any:
+def distinct(op: Op, seen: dict[Any, Op]) -> Op:
+    """The op among those `seen` that computes what `op` does; `op` itself if it is the first."""
+    key = None if op.has_effect else _key(op, op.operands)
+    return op if key is None else seen.setdefault(key, op)
+
+
+def _key(op: Op, values: Iterable[Value]) -> Any:
+    """What `op` computes, given what stands for its operands."""
     attributes = tuple((k, hashable(op.attributes[k])) for k in sorted(op.attributes))
-    operands = tuple(rewriter[v] for v in op.operands)
+    operands = tuple(values)
     types = tuple(r.type for r in op.results)
     key = (op.name, operands, attributes, types, tuple(id(r) for r in op.regions))
     try:

@@ -7,6 +7,7 @@ twice. What the plan does for free (reshapes, leading slices, large constants) s
 
 from __future__ import annotations
 
+from ..codegen.accumulate import adds_rows
 from ..codegen.emitter import is_splat
 from ..codegen.matrix import is_matrix_product
 from ..codegen.transpose import is_turned
@@ -14,7 +15,6 @@ from ..codegen.window import is_convolution
 from ..ir.core import Block, Function, Op, Value, free_values
 from ..ir.rewrite import Rewriter
 from ..ops.declare import definition
-from ..ops.reduction import combiner
 from .regions import CONTROL
 
 # LLVM's time grows faster than the block; the largest useful bodies (Threefry) have about 130.
@@ -85,16 +85,6 @@ def follows(op: Op, product: Op) -> bool:
     """Can `op` be done on a block of `product` that was just made? Elementwise, in its memory."""
     return getattr(op.definition, "scalar", None) is not None and all(
         r.shape == product.result.shape for r in op.results)
-
-
-def adds_rows(op: Op) -> bool:
-    """A reduction that keeps the innermost dim."""
-    if op.name != "stablehlo.reduce" or len(op.results) != 1 or not op.attributes["dimensions"]:
-        return False
-    rank, result = len(op.operands[0].shape), op.result
-    return (rank - 1 not in op.attributes["dimensions"] and len(result.shape) > 0
-            and combiner(op.regions[0]) is not None
-            and result.dtype.kind != "bool" and result.dtype.bits >= 32)
 
 
 class _Group:

@@ -15,6 +15,7 @@ from ..ir.structs import DotDimensionNumbers
 from ..ops.reduction import combiner, window_defaults
 from .arithmetic import ARITHMETIC, Rule, splat
 from .movement import MOVEMENT, append, made_by, same_type
+from .units import reshaped_afterwards
 
 __all__ = ["RULES", "simplify", "splat"]
 
@@ -136,6 +137,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
 }
 """Op name -> rules, tried in order; the first that answers wins."""
 
+ELEMENTWISE: tuple[Rule, ...] = (reshaped_afterwards,)
+"""Rules for every op that makes an element of elements at the same place, after its own."""
+
 
 def simplify(function: Function, target=None) -> Function:
     """Apply `RULES` in program order, to what a rule makes as well."""
@@ -156,7 +160,8 @@ def simplify(function: Function, target=None) -> Function:
 
 
 def _simplified(op: Op, operands: list[Value], rewriter: Rewriter) -> Value | None:
-    for rule in RULES.get(op.name, ()):
+    elementwise = getattr(op.definition, "scalar", None) is not None
+    for rule in (*RULES.get(op.name, ()), *(ELEMENTWISE if elementwise else ())):
         value = rule(op, operands, rewriter)
         if value is not None:
             return value
