@@ -70,11 +70,13 @@ def test_kernels(name):
     assert sum(op.name == "tfn.kernel" for op in fused.ops) <= most
 
 
-@pytest.mark.parametrize("shape", [(40, 96), (3, 5, 33), (1, 700), (70, 3), (600, 40)])
-@pytest.mark.parametrize("name", PROGRAMS)
+SHAPES = [(40, 96), (3, 5, 33), (1, 700), (70, 3), (600, 40)]
+
+
+@pytest.mark.parametrize(("name", "shape"), [
+    (name, shape) for name in PROGRAMS for shape in SHAPES
+    if "batch" not in name or (len(shape) == 2 and shape[0] > 1)])
 def test_results(name, shape):
-    if "batch" in name and (len(shape) != 2 or shape[0] == 1):
-        pytest.skip("no batch to normalise over")
     traced, arrays, _ = _traced(name, shape)
     wide = [a.astype("f8") for a in arrays]
     exact = evaluate(inline(_traced(name, shape, "f8")[0]), wide)
