@@ -113,6 +113,17 @@ def test_a_worker_runs_a_workload(start):
     assert worker.ask("alive") == {"alive": True}
 
 
+def test_a_digest_is_of_the_results_bits(start):
+    worker, digests = start("numpy"), set()
+    for name in ("gemm/f32/128x128x128", "gemm/f32/256x256x256"):
+        worker.ask("open", workload=name)
+        worker.ask("steps", count=1)
+        found = worker.ask("digest")
+        assert found == worker.ask("digest") and found["any_position"] is None
+        digests.add(found["digest"])
+    assert len(digests) == 2
+
+
 def test_an_idle_worker_is_frozen(start):
     worker = start("numpy")
     state = Path(f"/proc/{worker._process.pid}/stat")
@@ -213,6 +224,23 @@ def test_other_work_is_noticed(limits):
     assert losses["tfn"].agrees and losses["jax"].agrees
     assert not measure.close([1.0], [1.0, 1.0], 1.0)
     assert not measure.close([math.nan], [1.0], 1.0)
+
+
+def test_losses_are_compared_with_the_nearest_peer(limits):
+    """Per step, relative to the loss; the spread among peers says how near is near."""
+    losses = {"tfn": [2.0, 1.0, 0.5], "jax": [2.0, 1.01, 0.5], "torch": [2.02, 1.0, 0.25]}
+    outcome = outcome_of(limits, **{name: [1.0] for name in losses})
+    assert measure.drift(outcome) is None, "a kernel has no trajectory"
+    outcome.trajectory = True
+    for name, one in outcome.peers.items():
+        one.evidence = losses[name]
+    found = measure.drift(outcome)
+    assert (found.steps, found.first, found.nearest) == (3, 0.0, "jax")
+    assert found.ours == pytest.approx(0.01 / 1.01)
+    assert found.peers == pytest.approx(0.5)
+    outcome.peers["torch"].status = "failed"
+    assert measure.drift(outcome).peers is None
+    assert "mlp" not in str(report.drift_table([])) and report.drift_table([outcome]).row_count == 1
 
 
 def test_the_mean_of_ratios_is_geometric(limits):

@@ -104,6 +104,14 @@ def test_random_programs_of_a_seed(tmp_path):
     assert "5 programs" in done.stdout
 
 
+def test_bits_do_not_depend_on_the_threads(tmp_path):
+    done = _run("bits", "gemm/f32/256x256x256", "--json", tmp_path / "out.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    row, = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert row == {"workload": "gemm/f32/256x256x256", "same": True, "any_position": None,
+                   "failed": ""}
+
+
 def test_fuzzing_for_a_while(tmp_path):
     (tmp_path / "good.mlir").write_text(PASSING)
     done = _run("fuzz", tmp_path, "--seconds", 1, "--json", tmp_path / "out.json",

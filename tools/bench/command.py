@@ -22,7 +22,7 @@ from ..console import console, errors, print_json
 from .measure import measure, set_fractions
 from .peer import Peer, PeerFailed, PeerSpec, environment
 from .plot import write_plot
-from .report import Report, footer, load, start_table, table
+from .report import Report, drift_table, footer, load, start_table, table
 from .worker.catalog import WORKLOADS
 from .worker.frameworks import FRAMEWORKS
 from .worker.workload import Workload
@@ -43,6 +43,8 @@ def command(
     repeat: int = typer.Option(7, min=1, help="Rounds: samples of every framework."),
     clock: Clock = typer.Option("wall", help="What ratios compare: wall clock, or CPU time of all"
                                 " threads (for a busy machine, with one thread)."),
+    losses: int = typer.Option(None, min=2, help="Training steps whose losses are compared, however"
+                               " long they take.  [default: 5, fewer of very slow peers]"),
     list_: bool = typer.Option(False, "--list", help="Print the names and stop."),
     json: Path = typer.Option(None, help="Write all samples to this file; - is standard output."),
     plot: Path = typer.Option(None, help="Write an HTML page with the ratios."),
@@ -69,13 +71,16 @@ def command(
             raise TfnError(f"there is no folder {file.parent} to write {file.name} to")
     to_file = json is not None and str(json) != "-"
     report = run(chosen, specs, threads, repeat, clock,
-                 (lambda report: write_json(report, json)) if to_file else lambda report: None)
+                 (lambda report: write_json(report, json)) if to_file else lambda report: None,
+                 losses)
     if json is not None and str(json) == "-":
         print_json(report.as_json())
     else:
         for outcomes in report.families().values():
             _print_wide(table(report, outcomes))
             _print_wide(start_table(report, outcomes))
+            if (drifts := drift_table(outcomes)) is not None:
+                _print_wide(drifts)
         for line in footer(report):
             console.print(line, soft_wrap=True, markup=False)
     if plot is not None:
@@ -99,7 +104,8 @@ def select(names: Sequence[str]) -> list[Workload]:
 
 
 def run(workloads: Sequence[Workload], specs: Sequence[PeerSpec], threads: int, rounds: int,
-        clock: str, keep: Callable[[Report], None] = lambda report: None) -> Report:
+        clock: str, keep: Callable[[Report], None] = lambda report: None,
+        losses: int | None = None) -> Report:
     """Measure the machine, then every workload on every peer that starts, then the machine again: its
     peaks are the better of both. `keep` is called after each workload, so that what a long run has
     measured survives its end."""
@@ -115,7 +121,8 @@ def run(workloads: Sequence[Workload], specs: Sequence[PeerSpec], threads: int, 
                 _start(peer)
             with errors.status("") as status:
                 for number, workload in enumerate(workloads, start=1):
-                    outcome = measure(workload, peers, rounds, clock, peaks, status.update)
+                    outcome = measure(workload, peers, rounds, clock, peaks, status.update,
+                                      losses)
                     report.outcomes.append(outcome)
                     report.peers, report.load_after = [p.description for p in peers], load()
                     keep(report)

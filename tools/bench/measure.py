@@ -6,6 +6,7 @@ minute of the machine hits all of them, and ratios are taken within a round.
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
@@ -20,8 +21,8 @@ from .worker.workload import Workload
 # Longest time a sample, and all samples of one peer, should take.
 SAMPLE_SECONDS, PEER_SECONDS = 0.05, 20.0
 MOST_STEPS = 20_000
-# Of a trajectory; a very slow peer gives fewer, at least two.
 LOSSES = 5
+"""Of a trajectory, unless more are asked for; a very slow peer then gives fewer, at least two."""
 
 
 @dataclass
@@ -67,6 +68,7 @@ class Outcome:
     ratio: float | None = None
     ratio_quartiles: tuple[float, float] | None = None
     ratios: dict[str, float] = field(default_factory=dict)
+    trajectory: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -81,12 +83,13 @@ def quartiles(values: Sequence[float]) -> tuple[float, float]:
 
 
 def measure(workload: Workload, peers: Sequence[Peer], rounds: int, clock: str, peaks: Peaks,
-            said: Callable[[str], None] = lambda text: None) -> Outcome:
-    """Run `workload` on all peers. A peer that fails is reported and takes no further part."""
+            said: Callable[[str], None] = lambda text: None, losses: int | None = None) -> Outcome:
+    """Run `workload` on all peers, `losses` steps at first if it has a trajectory. A peer that fails
+    is reported and takes no further part."""
     found = {peer.name: Measured() for peer in peers}
     for peer in peers:
         said(f"{workload.name}: {peer.name} starts")
-        _guarded(_prepare, peer, found[peer.name], workload)
+        _guarded(_prepare, peer, found[peer.name], workload, losses)
     for number in range(rounds):
         said(f"{workload.name}: round {number + 1} of {rounds}")
         for peer in peers:
@@ -99,7 +102,8 @@ def measure(workload: Workload, peers: Sequence[Peer], rounds: int, clock: str, 
         if mine.status == "ok":
             _guarded(_finish, peer, mine)
         _close(peer)
-    outcome = Outcome(workload.name, workload.family, workload.flops, workload.nbytes, found)
+    outcome = Outcome(workload.name, workload.family, workload.flops, workload.nbytes, found,
+                      trajectory=workload.trajectory)
     _judge(outcome, workload, clock, peaks)
     return outcome
 
@@ -112,7 +116,7 @@ def _guarded(action: Callable[..., None], peer: Peer, mine: Measured, *more: Any
         mine.reason = str(failure)
 
 
-def _prepare(peer: Peer, mine: Measured, workload: Workload) -> None:
+def _prepare(peer: Peer, mine: Measured, workload: Workload, losses: int | None) -> None:
     if not peer.running or (workload.own_process and not peer.fresh):
         peer.start()
     peer.fresh = False
@@ -121,8 +125,8 @@ def _prepare(peer: Peer, mine: Measured, workload: Workload) -> None:
     first = peer.ask("steps", count=1)
     mine.first_step_seconds, mine.first_step_cpu_seconds = first["wall"], first["cpu"]
     trial, ends = first, time.monotonic() + PEER_SECONDS
-    for _ in range(LOSSES - 1 if workload.trajectory else 0):
-        if time.monotonic() < ends or trial is first:
+    for _ in range((losses or LOSSES) - 1 if workload.trajectory else 0):
+        if losses or time.monotonic() < ends or trial is first:
             trial = peer.ask("steps", count=1)
     mine.evidence = peer.ask("evidence")["evidence"]
     mine.alive = peer.ask("alive")["alive"]
@@ -194,6 +198,38 @@ def _compare_evidence(good: dict[str, Measured], tolerance: float, trajectory: b
             near = sum(close(mine.evidence[:common], m.evidence[:common], tolerance)
                        for m in others)
             mine.agrees = near * 2 >= len(others)
+
+
+@dataclass
+class Drift:
+    """How far trajectories of losses lie apart: largest relative differences of one step's losses."""
+
+    steps: int
+    first: float
+    """tfn to the nearest peer, first step."""
+    ours: float
+    """tfn to the nearest peer, all steps; the nearest is that of the whole."""
+    nearest: str
+    peers: float | None
+    """Between the two peers that lie farthest apart; None with one."""
+
+
+def drift(outcome: Outcome) -> Drift | None:
+    """Of a workload with a trajectory that tfn and a peer ran, else None."""
+    losses = {n: m.evidence for n, m in outcome.peers.items() if m.status == "ok" and m.evidence}
+    if not outcome.trajectory or "tfn" not in losses or len(losses) < 2:
+        return None
+    steps = min(map(len, losses.values()))
+
+    def apart(a: str, b: str, steps: int) -> float:
+        return max(abs(x - y) / max(abs(x), abs(y), 1e-30)
+                   for x, y in zip(losses[a][:steps], losses[b][:steps], strict=True))
+
+    others = sorted(losses.keys() - {"tfn"})
+    nearest = min(others, key=lambda name: apart("tfn", name, steps))
+    pairs = [apart(a, b, steps) for a, b in itertools.combinations(others, 2)]
+    return Drift(steps, apart("tfn", nearest, 1), apart("tfn", nearest, steps), nearest,
+                 max(pairs, default=None))
 
 
 def close(a: Sequence[float], b: Sequence[float], tolerance: float) -> bool:

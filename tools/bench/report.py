@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from ...compiler.runtime.peaks import Peaks
-from .measure import Measured, Outcome, geometric_mean
+from .measure import Measured, Outcome, drift, geometric_mean
 
 FORMAT = 1
 
@@ -105,6 +105,19 @@ def start_table(report: Report, outcomes: Sequence[Outcome]) -> Table:
     for column in shown.columns:
         column.no_wrap = True
     return shown
+
+
+def drift_table(outcomes: Sequence[Outcome]) -> Table | None:
+    """One row per training workload: how far its losses lie from the peers'; None without any."""
+    shown = Table("workload", "steps", "first loss", "all losses", "nearest peer", "among peers",
+                  title="largest relative difference of losses: tfn to the nearest peer, and"
+                  " between peers", title_justify="left")
+    for outcome in outcomes:
+        found = drift(outcome)
+        if found is not None:
+            shown.add_row(outcome.name, str(found.steps), f"{found.first:.1e}", f"{found.ours:.1e}",
+                          found.nearest, "" if found.peers is None else f"{found.peers:.1e}")
+    return shown if shown.rows else None
 
 
 def _start_cell(measured: Measured | None, clock: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import fuzz, jax, keras, printed, random_run, stablehlo
+from . import bits, fuzz, jax, keras, printed, random_run, stablehlo
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Run outside conformance suites on tfn.")
@@ -21,6 +21,7 @@ app.command("keras")(keras.command)
 app.command("printed")(printed.command)
 app.command("random")(random_run.command)
 app.command("fuzz")(fuzz.command)
+app.command("bits")(bits.command)
 
 if __name__ == "__main__":
     app()

@@ -7,6 +7,7 @@ themselves.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -15,9 +16,11 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from .catalog import WORKLOADS
 from .frameworks import FRAMEWORKS, NumPy
@@ -65,6 +68,15 @@ class Worker:
         assert self.run is not None
         return {"alive": self.run.alive()}
 
+    def digest(self) -> dict[str, Any]:
+        """A hash of the bits of all results, and whether a batch in the opposite order has the same
+        ones; None where there is no batch to turn round."""
+        assert self.run is not None
+        turned = getattr(self.run, "reversed", None)
+        digest = _digest(self.run.results())
+        return {"digest": digest,
+                "any_position": None if turned is None else _digest(turned()) == digest}
+
     def memory(self) -> dict[str, Any]:
         """Peak resident memory since the workload was opened."""
         return {"peak_bytes": _memory("VmHWM")}
@@ -72,6 +84,14 @@ class Worker:
     def close(self) -> dict[str, Any]:
         self.run = None
         return {}
+
+
+def _digest(arrays: Sequence[np.ndarray]) -> str:
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
 
 
 def _version(module: str) -> str:

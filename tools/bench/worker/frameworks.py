@@ -20,6 +20,8 @@ class NumPy:
     styles: tuple[str, ...] = ("numpy",)
     modules: tuple[str, ...] = ("numpy",)
     keras_backend: str | None = None
+    keras_options: dict[str, Any] = {}
+    """What `Model.compile` is told; without any, Keras's default for its backend."""
 
     def __init__(self, threads: int):
         self.f: Any = np
@@ -127,7 +129,7 @@ class Torch(NumPy):
     """PyTorch, eagerly."""
 
     styles: tuple[str, ...] = ("torch", "keras")
-    modules = ("torch", "numpy")
+    modules: tuple[str, ...] = ("torch", "numpy")
     keras_backend = "torch"
 
     def __init__(self, threads: int):
@@ -194,8 +196,37 @@ class TensorFlow(NumPy):
         return result.numpy()
 
 
+class TensorFlowXla(TensorFlow):
+    """TensorFlow's programs, compiled by XLA."""
+
+    keras_options = {"jit_compile": True}
+
+    def compiled(self, function: Callable, carry: int = 0) -> Callable:
+        return self.f.function(NumPy.compiled(self, function), autograph=False, jit_compile=True)
+
+
+class OnnxRuntime(Torch):
+    """ONNX Runtime, on what PyTorch's exporter makes of Keras's model."""
+
+    styles = ("onnx",)
+    modules = ("onnxruntime", "onnx", "torch")
+
+    def __init__(self, threads: int):
+        super().__init__(threads)
+        import onnxruntime
+
+        self.threads, self.runtime = threads, onnxruntime
+
+    def session(self, file: str) -> Any:
+        """A session that runs the model in `file` with this framework's threads."""
+        options = self.runtime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
+        return self.runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+
 FRAMEWORKS: dict[str, type[NumPy]] = {
     "tfn": Tfn, "numpy": NumPy, "jax": Jax, "torch": Torch, "torch.compile": TorchCompile,
-    "torch-keras": TorchKeras, "tensorflow": TensorFlow,
+    "torch-keras": TorchKeras, "tensorflow": TensorFlow, "tensorflow-xla": TensorFlowXla,
+    "onnxruntime": OnnxRuntime,
 }
 """By the name of a peer."""

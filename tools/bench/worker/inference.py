@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -21,27 +23,71 @@ class KerasPrediction:
         keras = keras_of(framework)
         self.model = program.build(keras)
         set_seeded_weights(self.model)
+        if framework.keras_options:
+            self.model.compile(**framework.keras_options)
         self.input = program.batch()[0][0]
         self.result: Any = None
 
     def step(self) -> None:
         self.result = self.model.predict_on_batch(self.input)
 
+    def results(self) -> list[np.ndarray]:
+        return [np.asarray(self.result)]
+
     def evidence(self) -> list[float]:
-        return statistics_of([np.asarray(self.result)])
+        return statistics_of(self.results())
 
     def alive(self) -> bool:
         other = self.model.predict_on_batch(np.flip(self.input, 1).copy())
         return not np.array_equal(np.asarray(other), np.asarray(self.result))
 
+    def reversed(self) -> list[np.ndarray]:
+        """The results when the batch comes in the opposite order, put back in its own."""
+        found = self.model.predict_on_batch(np.flip(self.input, 0).copy())
+        return [np.flip(np.asarray(found), 0)]
+
+
+class OnnxPrediction:
+    """The same model as an ONNX file, in ONNX Runtime."""
+
+    def __init__(self, framework: Any, program: Training):
+        keras = keras_of(framework)
+        model = program.build(keras)
+        set_seeded_weights(model)
+        spec = program.inputs[0]
+        signature = [keras.InputSpec(shape=spec.shape, dtype=spec.dtype)]
+        with tempfile.TemporaryDirectory(prefix="tfn-bench-") as folder:
+            file = os.path.join(folder, "model.onnx")
+            model.export(file, format="onnx", input_signature=signature, verbose=False)
+            self.session = framework.session(file)
+        self.input = program.batch()[0][0]
+        self.result = self._run(self.input)
+
+    def _run(self, array: np.ndarray) -> np.ndarray:
+        return self.session.run(None, {self.session.get_inputs()[0].name: array})[0]
+
+    def step(self) -> None:
+        self.result = self._run(self.input)
+
+    def results(self) -> list[np.ndarray]:
+        return [self.result]
+
+    def evidence(self) -> list[float]:
+        return statistics_of(self.results())
+
+    def alive(self) -> bool:
+        return not np.array_equal(self._run(np.flip(self.input, 1).copy()), self.result)
+
 
 def _start(framework: Any, workload: Workload, program: Training) -> Run:
-    return KerasPrediction(framework, program)
+    onnx = workload.style_for(framework) == "onnx"
+    return (OnnxPrediction if onnx else KerasPrediction)(framework, program)
 
 
-def _predict(name: str, batch: int, build, spec, multiply_adds: float) -> Workload:
+def _predict(name: str, batch: int, build, spec, multiply_adds: float,
+             styles: tuple[str, ...] = ("keras", "onnx")) -> Workload:
     training = Training(build, (spec,), integers(batch, high=2))
-    return Workload(f"predict/{name}/n{batch}", {"keras": training}, _start,
+    return Workload(f"predict/{name}/n{batch}", dict.fromkeys(styles, training), _start,
                     2.0 * multiply_adds * batch, tolerance=1e-3, own_process=True)
 
 
@@ -52,5 +98,6 @@ WORKLOADS = (
     *(_predict("bert-base-128", n, keras_models.bert_base, integers(n, 128, high=30522),
                BASE_BLOCKS) for n in (1, 8)),
     _predict("gpt2-generate-32", 1, keras_models.gpt2_generation, integers(1, 32, high=50257),
-             63 * 12 * 12 * 768**2 + 32 * 50257 * 768),
+             63 * 12 * 12 * 768**2 + 32 * 50257 * 768,
+             styles=("keras",)),  # a loop with a cache, which the exporter does not take
 )

@@ -60,6 +60,9 @@ class TorchRun:
     def evidence(self) -> list[float]:
         return list(self.losses)
 
+    def results(self) -> list[np.ndarray]:
+        return [np.array(self.losses), *(p.detach().numpy() for p in self.model.parameters())]
+
     def alive(self) -> bool:
         return len(set(self.losses)) > 1 and bool(np.isfinite(self.losses).all())
 

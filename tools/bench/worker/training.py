@@ -54,7 +54,8 @@ class KerasTraining:
         self.model = training.build(keras)
         set_seeded_weights(self.model)
         self.model.compile(optimizer=optimizer(keras, training),
-                           loss=getattr(keras.losses, training.loss)(from_logits=True))
+                           loss=getattr(keras.losses, training.loss)(from_logits=True),
+                           **framework.keras_options)
         inputs, self.target = training.batch()
         self.inputs = inputs if len(inputs) > 1 else inputs[0]
         self.losses: list[float] = []
@@ -67,6 +68,9 @@ class KerasTraining:
 
     def evidence(self) -> list[float]:
         return list(self.losses)
+
+    def results(self) -> list[np.ndarray]:
+        return [np.array(self.losses), *self.model.get_weights()]
 
     def alive(self) -> bool:
         return len(set(self.losses)) > 1 and bool(np.isfinite(self.losses).all())

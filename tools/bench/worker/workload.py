@@ -23,6 +23,9 @@ class Run(Protocol):
         """Numbers that any framework doing the same work gives too: a loss trajectory, or
         statistics of the results."""
 
+    def results(self) -> Sequence[np.ndarray]:
+        """Everything the steps so far have made: a kernel's results, a model's losses and weights."""
+
     def alive(self) -> bool:
         """Does the result follow the input? Nothing was cached or optimised away."""
 
@@ -129,8 +132,11 @@ class KernelRun:
         if self.kernel.carry:
             self.arguments[:self.kernel.carry] = self.result
 
+    def results(self) -> list[np.ndarray]:
+        return [self.framework.numpy(r) for r in _parts(self.result)]
+
     def evidence(self) -> list[float]:
-        return statistics_of([self.framework.numpy(r) for r in _parts(self.result)])
+        return statistics_of(self.results())
 
     def alive(self) -> bool:
         before = self.evidence()
