@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import UnsupportedError
 from ..ir.core import Block, Location, Op, Value
 from ..ir.dims import Extent
-from ..ir.dtypes import F32, MINIFLOATS, DType
+from ..ir.dtypes import F16, F32, MINIFLOATS, DType
 from ..ops.reduction import combiner
 from . import mathlib
 from .accumulator import Accumulator
@@ -321,9 +321,9 @@ class Emitter(Text):
         self.functions.add(symbol)
         kind = register_type(dtype)
         result = self.inst(f"call {kind} @{symbol}({', '.join(f'{kind} {o}' for o in operands)})")
-        if kind == "float" and name in mathlib.THROUGH_DOUBLE:
+        if kind == "float" and name in mathlib.THROUGH_DOUBLE and self.extents.hold(F16):
             # Or, before a conversion to half, LLVM rounds the double to half at once, by a function of
-            # a compiler library.
+            # a compiler library. Loops are not vectorised around a fence.
             self.declare("declare float @llvm.arithmetic.fence.f32(float)")
             result = self.inst(f"call float @llvm.arithmetic.fence.f32(float {result})")
         return result

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from ..ir.core import Op, Value
 from ..ir.dims import Dim, Extent
+from ..ir.dtypes import DType
 
 Place = tuple[Value, int]
 
@@ -42,6 +43,10 @@ class Extents:
 
     def name(self, value: Value, dim: int) -> int | str:
         return self._names[self._find((value, dim))]
+
+    def hold(self, dtype: DType) -> bool:
+        """Is any value in the kernel of `dtype`?"""
+        return any(v.dtype == dtype for v in self._values)
 
     def _find(self, place: Place) -> Place:
         path = []

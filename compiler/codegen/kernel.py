@@ -126,10 +126,10 @@ def _assemble(emit: Emitter, names: list[str], shared: set[str], target: Target)
                         *(_body(emit, number, parameters) for number in range(len(emit.phases)))])
     bodies = bodies.replace("%arguments", arguments)
     declarations = "\n".join(sorted(emit.declarations))
-    library = mathlib.definitions(emit.functions)
+    width = target.tile.bits
+    library = mathlib.definitions(emit.functions, width)
     declared = set(declarations.split("\n"))
     library = "\n".join(line for line in library.split("\n") if line not in declared)
-    width = target.tile.bits
     return f"""\
 {declarations}
 {library}

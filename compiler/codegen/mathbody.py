@@ -20,19 +20,33 @@ def single(x: float) -> float:
 
 
 class Body:
-    """A function `kind @tfn.NAME.fBITS(kind %x[, kind %y])`. Registers are strings."""
+    """A function `kind @tfn.NAME.fBITS(kind %x[, kind %y])`. Registers are strings.
 
-    def __init__(self, name: str, bits: int, arguments: int = 1):
-        self.name, self.bits = f"tfn.{name}.f{bits}", bits
-        self.kind = "double" if bits == 64 else "float"
-        self.word = f"i{bits}"
+    With `lanes` they hold vectors, and the function is `@tfn.NAME.vLANESfBITS`.
+    """
+
+    def __init__(self, name: str, bits: int, arguments: int = 1, lanes: int = 1):
+        self.bits, self.lanes = bits, lanes
+        self.suffix = f"f{bits}" if lanes == 1 else f"v{lanes}f{bits}"
+        self.name = f"tfn.{name}.{self.suffix}"
+        self.kind = self.wide("double" if bits == 64 else "float")
+        self.word = self.wide(f"i{bits}")
         names = ["%x", "%y"][:arguments]
         parameters = ", ".join(f"{self.kind} {n}" for n in names)
         self.head = f"define internal {self.kind} @{self.name}({parameters})"
         self.lines: list[str] = []
 
+    def wide(self, element: str) -> str:
+        """The type of a register of elements."""
+        return element if self.lanes == 1 else f"<{self.lanes} x {element}>"
+
+    def every(self, element: str, value: str | int) -> str:
+        """The constant `value` in a register of elements."""
+        return str(value) if self.lanes == 1 else f"splat ({element} {value})"
+
     def number(self, x: float) -> str:
-        return hexadecimal(x if self.bits == 64 else single(x))
+        element = "double" if self.bits == 64 else "float"
+        return self.every(element, hexadecimal(x if self.bits == 64 else single(x)))
 
     def do(self, text: str) -> str:
         register = f"%v{len(self.lines)}"
@@ -43,6 +57,7 @@ class Body:
         return self.do(f"{opcode} {self.kind} {a}, {b}")
 
     def integer(self, opcode: str, a: str, b: str | int) -> str:
+        b = self.every(f"i{self.bits}", b) if isinstance(b, int) else b
         return self.do(f"{opcode} {self.word} {a}, {b}")
 
     def fma(self, a: str, b: str, c: str) -> str:
@@ -50,12 +65,12 @@ class Body:
 
     def call(self, name: str, *arguments: str) -> str:
         """An LLVM intrinsic (`fma`, `fabs`, ...) or, with a dot, a function of the library."""
-        symbol = f"{name}.f{self.bits}" if name.startswith("tfn.") else f"llvm.{name}.f{self.bits}"
+        symbol = f"{name if name.startswith('tfn.') else f'llvm.{name}'}.{self.suffix}"
         given = ", ".join(f"{self.kind} {a}" for a in arguments)
         return self.do(f"call {self.kind} @{symbol}({given})")
 
     def select(self, condition: str, a: str, b: str) -> str:
-        return self.do(f"select i1 {condition}, {self.kind} {a}, {self.kind} {b}")
+        return self.do(f"select {self.wide('i1')} {condition}, {self.kind} {a}, {self.kind} {b}")
 
     def compare(self, predicate: str, a: str, b: str) -> str:
         return self.do(f"fcmp {predicate} {self.kind} {a}, {b}")
@@ -73,13 +88,14 @@ class Body:
             result = self.fma(result, x, self.number(c))
         return result
 
-    def whole(self, x: str) -> tuple[str, str]:
-        """`x` rounded to an integer, as a float and in the low bits of a word.
+    def whole(self, x: str, factor: float | None = None) -> tuple[str, str]:
+        """`x`, or `factor` times it, rounded to an integer, as a float and in the low bits of a word.
 
         Adding 1.5 * 2**p leaves the integer in the mantissa: no conversion that NaN would break.
         """
         magic = 1.5 * 2.0 ** (52 if self.bits == 64 else 23)
-        shifted = self.op("fadd", x, self.number(magic))
+        shifted = (self.op("fadd", x, self.number(magic)) if factor is None
+                   else self.fma(x, self.number(factor), self.number(magic)))
         base = struct.unpack("<q" if self.bits == 64 else "<i",
                              struct.pack("<d" if self.bits == 64 else "<f", magic))[0]
         return (self.op("fsub", shifted, self.number(magic)),

@@ -1,12 +1,25 @@
-"""Sine, cosine and tangent of a double, exactly reduced whatever its size."""
+"""Sine, cosine and tangent, exactly reduced whatever the size of their argument.
+
+On f32 they are functions of vectors, too: those with an element that is far from zero branch to what
+reduces any number, the others need a fifth of the operations.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from fractions import Fraction
 
 from .mathbody import Body
 
+_NEAR = 2.0**30
+"""Below, in f64, an f32 less a multiple of pi in two parts is what it is exactly but for 2**-50."""
+_PI_LOW = 1.2246467991473532e-16
+# sin(r)/r in r**2 for |r| <= pi/2, error 2**-52.5
+_SINE = (-7.373287835653201e-13, 1.604809083327182e-10, -2.5051880130156363e-08,
+         2.7557316598337323e-06, -0.00019841269825039042, 0.008333333333285481, -0.16666666666666186,
+         1.0)
+_CALLED = "noinline nounwind willreturn memory(none)"
 _PI_2_HIGH = math.pi / 2
 _PI_2_LOW = 6.123233995736766e-17
 
@@ -127,6 +140,88 @@ def _cosine(d: Body, r: str, rest: str) -> str:
     lost = d.op("fsub", d.op("fsub", d.number(1.0), w), half)
     tail = d.fma(d.op("fmul", z, z), p, d.op("fsub", lost, d.op("fmul", r, rest)))
     return d.op("fadd", w, tail)
+
+
+def circular(name: str, lanes: int, variants: Mapping[int, str] | None = None) -> str:
+    """`sin`, `cos` or `tan` of f32, or of vectors of them; `variants`: those of the scalar function, by
+    their lanes.
+
+    They are called, not inlined, until loops are vectorised; a branch inside of a loop prevents that.
+    """
+    b = Body(name, 32, lanes=lanes)
+    attributes = _CALLED
+    if variants:
+        mapped = ",".join(f"_ZGV_LLVM_N{n}v_{b.name}({v})" for n, v in variants.items())
+        attributes += f' "vector-function-abi-variant"="{mapped}"'
+    wide = Body(name, 64, lanes=lanes)
+    wide.lines = b.lines
+    x = b.do(f"fpext {b.kind} %x to {wide.kind}")
+    y = (wide.op("fdiv", _near(wide, "sin", x), _near(wide, "cos", x)) if name == "tan"
+         else _near(wide, name, x))
+    y = b.do(f"fptrunc {wide.kind} {y} to {b.kind}")
+    far = b.compare("oge", b.call("fabs", "%x"), b.number(_NEAR))
+    some = far if lanes == 1 else b.do(
+        f"call i1 @llvm.vector.reduce.or.v{lanes}i1({b.wide('i1')} {far})")
+    reduce_far = f"tfn.{name}.{'circle' if lanes == 1 else 'far'}.{b.suffix}"
+    return f"""\
+{b.head} {attributes} {{
+near:
+{chr(10).join(b.lines)}
+  br i1 {some}, label %far, label %done
+far:
+  %reduced = call {b.kind} @{reduce_far}({b.kind} %x)
+  %each = select {b.wide("i1")} {far}, {b.kind} %reduced, {b.kind} {y}
+  br label %done
+done:
+  %result = phi {b.kind} [{y}, %near], [%each, %far]
+  ret {b.kind} %result
+}}"""
+
+
+def _near(d: Body, name: str, x: str) -> str:
+    """`sin` or `cos` of an f32 in a double: x = n pi + r, where n is whole for the sine, and whole and
+    a half for the cosine."""
+    odd = name == "cos"
+    if odd:
+        n, word = d.whole(d.fma(x, d.number(1 / math.pi), d.number(-0.5)))
+        n = d.op("fadd", n, d.number(0.5))
+        r = d.fma(n, d.number(math.pi), d.do(f"fneg {d.kind} {x}"))
+        r = d.fma(n, d.number(_PI_LOW), r)
+    else:
+        n, word = d.whole(x, 1 / math.pi)
+        r = d.fma(n, d.number(-_PI_LOW), d.fma(n, d.number(-math.pi), x))
+    y = d.op("fmul", r, d.polynomial(d.op("fmul", r, r), _SINE))
+    return d.from_bits(d.integer("xor", d.bits_of(y), d.integer("shl", word, 63)))
+
+
+def circular_circle(name: str) -> str:
+    """`sin`, `cos` or `tan` of any f32."""
+    b = Body(f"{name}.circle", 32)
+    return b.finish_narrow(circle(b, name, b.do("fpext float %x to double"), wide=False))
+
+
+def circular_far(name: str, lanes: int) -> str:
+    """`sin`, `cos` or `tan` of a vector of any f32: a loop for LLVM to vectorise."""
+    b = Body(f"{name}.far", 32, lanes=lanes)
+    return f"""\
+{b.head} {_CALLED} {{
+entry:
+  %elements = alloca {b.kind}, align 64
+  store {b.kind} %x, ptr %elements, align 64
+  br label %loop
+loop:
+  %i = phi i64 [0, %entry], [%next, %loop]
+  %place = getelementptr float, ptr %elements, i64 %i
+  %element = load float, ptr %place, align 4
+  %y = call float @tfn.{name}.circle.f32(float %element)
+  store float %y, ptr %place, align 4
+  %next = add i64 %i, 1
+  %more = icmp ult i64 %next, {lanes}
+  br i1 %more, label %loop, label %done
+done:
+  %result = load {b.kind}, ptr %elements, align 64
+  ret {b.kind} %result
+}}"""
 
 
 def turns_table() -> str:

@@ -1,16 +1,18 @@
 """The elementary functions on f32.
 
 Exponentials, logarithms and erf work in f32 with fitted polynomials (Chebyshev, 40 digits);
-trigonometric functions, cube root, power and remainder compute in f64 and round once.
+cube root, power and remainder compute in f64 and round once, as do trigonometric functions
+(`mathlib_circle.py`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 from .mathbody import Body
-from .mathlib_circle import circle
+from .mathlib_circle import circular_circle
 from .mathlib_root import reciprocal_root
 
 _LN2_HIGH = float.fromhex("0x1.62e400p-1")
@@ -168,14 +170,6 @@ def _erf() -> str:
     return b.finish(b.call("copysign", y, "%x"))
 
 
-def _circular(name: str) -> Callable[[], str]:
-    def source() -> str:
-        b = Body(name, 32)
-        return b.finish_narrow(circle(b, name, b.do("fpext float %x to double"), wide=False))
-
-    return source
-
-
 def _through_double(name: str, arguments: int) -> Callable[[], str]:
     def source() -> str:
         b = Body(name, 32, arguments)
@@ -191,7 +185,7 @@ SINGLE: dict[str, Callable[[], str]] = {
     "tfn.exp.f32": _exp, "tfn.expm1.f32": _expm1, "tfn.log.f32": _log, "tfn.log1p.f32": _log1p,
     "tfn.rsqrt.f32": lambda: reciprocal_root(32), "tfn.tanh.f32": _tanh, "tfn.logistic.f32": _logistic,
     "tfn.erf.f32": _erf,
-    **{f"tfn.{name}.f32": _circular(name) for name in ("sin", "cos", "tan")},
+    **{f"tfn.{name}.circle.f32": partial(circular_circle, name) for name in ("sin", "cos", "tan")},
     **{f"tfn.{name}.f32": _through_double(name, count)
        for name, count in (("cbrt", 1), ("atan2", 2), ("pow", 2), ("fmod", 2))},
 }

@@ -106,6 +106,21 @@ def test_erf_inv_is_the_inverse(dtype):
         assert abs(error) <= 5 * eps * abs(b) * s + 1e-300, (a, b)
 
 
+@pytest.mark.parametrize("name", ["sine", "cosine", "tan"])
+def test_neighbours_far_from_zero_change_no_bits(name):
+    """Vectors with a number beyond 2**30 take another way: not for the other numbers in them, nor
+    for those that are left over at the end."""
+    x = np.concatenate([RNG.uniform(-1e4, 1e4, 1000), [-0.0, np.nan, 2.0**30, -2.0**30]])
+    x = np.concatenate([x, np.nextafter(np.float32([2.0**30, -2.0**30]), np.float32(0))])
+    near = x.astype(np.float32)
+    mixed = np.stack([near, np.full_like(near, 3e38), np.full_like(near, -np.inf)], 1).reshape(-1)
+    alone = np.concatenate([run(f"stablehlo.{name}", near[i:i + 1]) for i in range(0, near.size, 50)])
+    found = run(f"stablehlo.{name}", near)
+    np.testing.assert_array_equal(found[::50], alone)
+    np.testing.assert_array_equal(run(f"stablehlo.{name}", mixed)[::3], found)
+    np.testing.assert_array_equal(np.signbit(found[1000:1001]), name != "cosine")
+
+
 BINARY = {"stablehlo.power": np.power, "stablehlo.atan2": np.arctan2,
           "stablehlo.remainder": np.fmod}
 
