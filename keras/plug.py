@@ -165,9 +165,24 @@ def _wrap_standardize(module: ModuleType) -> None:
     module.__dict__.update(standardize_shape=standardize_shape, standardize_dtype=standardize_dtype)
 
 
+def _wrap_recurrent(module: ModuleType) -> None:
+    """A layer whose cell has a kernel runs in it, with masks as the layer says."""
+    plain = module.RNN.inner_loop
+
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        found = None
+        if is_active():
+            fused = importlib.import_module(f"{_BACKEND}.rnn").fused
+            found = fused(self, sequences, initial_state, mask, training)
+        return plain(self, sequences, initial_state, mask, training) if found is None else found
+
+    module.RNN.inner_loop = inner_loop
+
+
 WRAPS: dict[str, Callable[[ModuleType], None]] = {
     "keras.src.utils.backend_utils": _wrap_dynamic_backend,
     "keras.src.backend.common.variables": _wrap_standardize,
+    "keras.src.layers.rnn.rnn": _wrap_recurrent,
 }
 """Keras module -> what is changed in it after it has run."""
 

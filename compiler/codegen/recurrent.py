@@ -1,10 +1,14 @@
-"""Recurrent cells, LSTM and GRU: a task is a few rows of the batch, through all steps of time.
+"""Recurrent cells, LSTM, GRU and the simple one: a task is a few rows of the batch, through all steps
+of time.
 
 Rows do not depend on each other, so nobody waits between steps, and states stay in the cache. A first
-phase packs the weights once for all.
+phase packs the weights once for all. Where a mask is false, a row keeps its state and repeats it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ..ir.core import Op, Value
 from .emitter import Emitter
@@ -18,24 +22,14 @@ _ROWS = 16
 _PICOSECONDS = 20
 
 
-def forward(emit: Emitter, op: Op) -> None:
-    """The kernel of `tfn.lstm`."""
-    _Lstm(emit, op).forward()
+def forward(emit: Emitter, op: Op, weights: int) -> None:
+    """The kernel of `tfn.lstm`, `tfn.gru` or `tfn.simple_rnn`, whose operand `weights` those are."""
+    _CELLS[op.name](emit, op, weights).forward()
 
 
-def backward(emit: Emitter, op: Op) -> None:
-    """The kernel of `tfn.lstm_backward`."""
-    _Lstm(emit, op).backward()
-
-
-def gru_forward(emit: Emitter, op: Op) -> None:
-    """The kernel of `tfn.gru`."""
-    _Gru(emit, op).forward()
-
-
-def gru_backward(emit: Emitter, op: Op) -> None:
-    """The kernel of `tfn.gru_backward`."""
-    _Gru(emit, op).backward()
+def backward(emit: Emitter, op: Op, weights: int) -> None:
+    """The kernel of the derivative."""
+    _CELLS[op.name.removesuffix("_backward")](emit, op, weights).backward()
 
 
 class _Recurrent:
@@ -43,9 +37,12 @@ class _Recurrent:
 
     blocks = 4
 
-    def __init__(self, emit: Emitter, op: Op):
+    def __init__(self, emit: Emitter, op: Op, weights: int):
         self.emit, self.op = emit, op
-        self.sequence, self.weights = op.operands[0], op.operands[-1]
+        self.sequence, self.weights = op.operands[0], op.operands[weights]
+        self.operands = op.operands[:weights]
+        self.mask = op.operands[weights + 1] if len(op.operands) > weights + 1 else None
+        self.reverse = bool((op.attributes.get("composite_attributes") or {}).get("reverse"))
         _, steps, _ = self.sequence.shape
         _, gates = self.weights.shape
         assert isinstance(steps, int) and isinstance(gates, int)
@@ -82,6 +79,31 @@ class _Recurrent:
     def _rest_of(self, x: str) -> str:
         """x * (1 - x)."""
         return self._times(x, self._binary("fsub", self.emit.constant(1, self.dtype), x))
+
+    # -- time ---------------------------------------------------------------------------------------
+
+    def _time(self, done: Index, back: bool = False) -> Index:
+        """The step of time after `done` of them, `back` through what the forward kernel did."""
+        return done if self.reverse == back else self.emit.isub(self.steps - 1, done)
+
+    def _before(self, states: Value, first: Value, b: Index, t: Index) -> str:
+        """The state of row `b` before step `t`."""
+        emit = self.emit
+        earlier, there = (emit.iadd(t, 1), emit.icompare("slt", t, self.steps - 1)) if self.reverse \
+            else (emit.isub(t, 1), emit.icompare("sgt", t, 0))
+        inside = emit.imin(emit.imax(earlier, 0), self.steps - 1)
+        return emit.inst(f"select i1 {there}, ptr {emit.pointer(states, (b, inside, 0))},"
+                         f" ptr {emit.pointer(first, (b, 0))}")
+
+    def _keep(self, b: Index, t: Index) -> str:
+        """Does row `b` take step `t`?"""
+        return "" if self.mask is None else self.emit.load(self.mask, (b, t))
+
+    def _chosen(self, keep: str, number: str, other: str) -> str:
+        return self.emit.select(keep, self.dtype, number, other) if keep else number
+
+    def _zero_unless(self, keep: str, number: str) -> str:
+        return self._chosen(keep, number, self.emit.constant(0, self.dtype))
 
     # -- rows and products --------------------------------------------------------------------------
 
@@ -124,6 +146,25 @@ class _Recurrent:
             multiply_panel(emit, micro, a, b, self._at(c, column), rows,
                            emit.imin(emit.isub(columns, column), tile.columns), depth, add)
 
+    def _start(self, memory: str, value: Value, row: Index, rows: Index) -> None:
+        """Rows of a first state as the state."""
+        emit = self.emit
+        with emit.loop(0, rows) as r, emit.scope(), emit.loop(0, self.units) as j, emit.scope():
+            self._put(memory, emit.iadd(emit.imul(r, self.units), j),
+                      emit.load(value, (emit.iadd(row, r), j)))
+
+    def _clear(self, memory: str, rows: Index) -> None:
+        """Zeros as the state."""
+        with self.emit.loop(0, self.emit.imul(rows, self.units)) as i, self.emit.scope():
+            self._put(memory, i, self.emit.constant(0, self.dtype))
+
+    @contextmanager
+    def _each_row(self, row: Index, rows: Index, t: Index) -> Iterator[tuple[Index, Index, str]]:
+        """The number of every row in the task and in the batch, and whether it takes step `t`."""
+        with self.emit.loop(0, rows) as r, self.emit.scope():
+            b = self.emit.iadd(row, r)
+            yield r, b, self._keep(b, t)
+
     def _write(self, value: Value, source: str, row: Index, rows: Index) -> None:
         emit = self.emit
         with emit.loop(0, rows) as r, emit.scope():
@@ -135,31 +176,29 @@ class _Recurrent:
 class _Lstm(_Recurrent):
     def forward(self) -> None:
         emit, units = self.emit, self.units
-        sequence, first_h, first_c, _ = self.op.operands
+        sequence, first_h, first_c = self.operands
         outputs, cells, gates = self.op.results
         self._pack(self.gates, units, self.gates, 1)
         with emit.phase(self._work()):
             h, c, z = self._workspace(units, units, self.line)
             with emit.loop("%first", "%last") as task, emit.scope():
                 row, rows = self._rows(task)
-                with emit.loop(0, rows) as r, emit.scope(), emit.loop(0, units) as j, emit.scope():
-                    b = emit.iadd(row, r)
-                    for value, memory in ((first_h, h), (first_c, c)):
-                        self._put(memory, emit.iadd(emit.imul(r, units), j), emit.load(value, (b, j)))
-                with emit.loop(0, self.steps) as t, emit.scope():
+                for value, memory in ((first_h, h), (first_c, c)):
+                    self._start(memory, value, row, rows)
+                with emit.loop(0, self.steps) as done, emit.scope():
+                    t = self._time(done)
                     self._multiply(h, units, z, self.line, rows, self.gates, units)
-                    with emit.loop(0, rows) as r, emit.scope():
-                        b = emit.iadd(row, r)
+                    with self._each_row(row, rows, t) as (r, b, keep):
                         given = emit.pointer(sequence, (b, t, 0))
                         own = self._at(z, emit.imul(r, self.line))
                         state_h, state_c = (self._at(m, emit.imul(r, units)) for m in (h, c))
                         targets = [(emit.pointer(v, (b, t, 0)) if v in emit.pointers else "")
                                    for v in (outputs, cells, gates)]
                         with emit.loop(0, units) as j, emit.scope():
-                            self._step(given, own, state_h, state_c, targets, j)
+                            self._step(given, own, state_h, state_c, targets, keep, j)
 
-    def _step(self, given: str, own: str, state_h: str, state_c: str, targets: list[str], j: Index
-              ) -> None:
+    def _step(self, given: str, own: str, state_h: str, state_c: str, targets: list[str], keep: str,
+              j: Index) -> None:
         """One number of the new state."""
         emit, dtype = self.emit, self.dtype
         active = []
@@ -168,9 +207,13 @@ class _Lstm(_Recurrent):
             total = self._binary("fadd", self._get(own, place), self._get(given, place))
             active.append(emit.math(function, dtype, total))
         i, f, g, o = active
-        kept = self._binary("fmul", f, self._get(state_c, j))
+        before = self._get(state_c, j)
+        kept = self._binary("fmul", f, before)
         cell = self._binary("fadd", kept, self._binary("fmul", i, g))
         output = self._binary("fmul", o, emit.math("tanh", dtype, cell))
+        if keep:
+            cell = self._chosen(keep, cell, before)
+            output = self._chosen(keep, output, self._get(state_h, j))
         self._put(state_c, j, cell)
         self._put(state_h, j, output)
         for target, number in zip(targets, (output, cell), strict=False):
@@ -182,36 +225,33 @@ class _Lstm(_Recurrent):
 
     def backward(self) -> None:
         emit, units = self.emit, self.units
-        gates, cells, first_c, dh, dc, _ = self.op.operands
+        gates, cells, first_c, dh, dc = self.operands
+        add = "false" if self.mask is None else "true"
         slopes, dh0, dc0 = self.op.results
         self._pack(units, self.gates, 1, self.gates)
         with emit.phase(self._work()):
             h_back, c_back, z = self._workspace(units, units, self.line)
             with emit.loop("%first", "%last") as task, emit.scope():
                 row, rows = self._rows(task)
-                with emit.loop(0, emit.imul(rows, units)) as i, emit.scope():
-                    for memory in (h_back, c_back):
-                        self._put(memory, i, emit.constant(0, self.dtype))
+                for memory in (h_back, c_back):
+                    self._clear(memory, rows)
                 with emit.loop(0, self.steps) as done, emit.scope():
-                    t = emit.isub(self.steps - 1, done)
-                    with emit.loop(0, rows) as r, emit.scope():
-                        b = emit.iadd(row, r)
+                    t = self._time(done, back=True)
+                    with self._each_row(row, rows, t) as (r, b, keep):
                         places = [emit.pointer(v, (b, t, 0)) for v in (gates, cells, dh, dc)]
-                        earlier = emit.pointer(cells, (b, emit.imax(emit.isub(t, 1), 0), 0))
-                        before = emit.inst(f"select i1 {emit.icompare('sgt', t, 0)}, ptr {earlier},"
-                                           f" ptr {emit.pointer(first_c, (b, 0))}")
+                        before = self._before(cells, first_c, b, t)
                         own = self._at(z, emit.imul(r, self.line))
                         back = [self._at(m, emit.imul(r, units)) for m in (h_back, c_back)]
                         target = emit.pointer(slopes, (b, t, 0)) if slopes in emit.pointers else ""
                         with emit.loop(0, units) as j, emit.scope():
-                            self._step_back(places, before, own, back, target, j)
-                    self._multiply(z, self.line, h_back, units, rows, units, self.gates)
+                            self._step_back(places, before, own, back, target, keep, j)
+                    self._multiply(z, self.line, h_back, units, rows, units, self.gates, add)
                 for value, memory in ((dh0, h_back), (dc0, c_back)):
                     if value in emit.pointers:
                         self._write(value, memory, row, rows)
 
     def _step_back(self, places: list[str], before: str, own: str, back: list[str], target: str,
-                   j: Index) -> None:
+                   keep: str, j: Index) -> None:
         """The cotangents of the four gates of one number of the state."""
         emit, times = self.emit, self._times
         gates, cells, dh, dc = places
@@ -219,12 +259,17 @@ class _Lstm(_Recurrent):
         grown = emit.math("tanh", self.dtype, self._get(cells, j))
         dh = self._binary("fadd", self._get(dh, j), self._get(back[0], j))
         dc = self._binary("fadd", self._get(dc, j), self._get(back[1], j))
-        dc = self._binary("fadd", dc, times(dh, o, self._rest(grown, grown)))
-        found = (times(dc, g, self._rest_of(i)), times(dc, self._get(before, j), self._rest_of(f)),
-                 times(dc, i, self._rest(g, g)), times(dh, grown, self._rest_of(o)))
-        self._put(back[1], j, times(dc, f))
+        total = self._binary("fadd", dc, times(dh, o, self._rest(grown, grown)))
+        found = (times(total, g, self._rest_of(i)),
+                 times(total, self._get(before, j), self._rest_of(f)),
+                 times(total, i, self._rest(g, g)), times(dh, grown, self._rest_of(o)))
+        self._put(back[1], j, self._chosen(keep, times(total, f), dc))
+        if keep:
+            # The product with the weights is added to it: nothing, unless the step was taken.
+            self._put(back[0], j, self._chosen(keep, emit.constant(0, self.dtype), dh))
         for gate, number in enumerate(found):
             place = emit.iadd(j, gate * self.units)
+            number = self._zero_unless(keep, number)
             self._put(own, place, number)
             if target:
                 self._put(target, place, number)
@@ -238,29 +283,28 @@ class _Gru(_Recurrent):
 
     def forward(self) -> None:
         emit, units = self.emit, self.units
-        sequence, first, bias, _ = self.op.operands
+        sequence, first, bias = self.operands
         outputs, kept = self.op.results
         self._pack(self.gates, units, self.gates, 1)
         with emit.phase(self._work()):
             h, z = self._workspace(units, self.line)
             with emit.loop("%first", "%last") as task, emit.scope():
                 row, rows = self._rows(task)
-                with emit.loop(0, rows) as r, emit.scope(), emit.loop(0, units) as j, emit.scope():
-                    self._put(h, emit.iadd(emit.imul(r, units), j),
-                              emit.load(first, (emit.iadd(row, r), j)))
-                with emit.loop(0, self.steps) as t, emit.scope():
+                self._start(h, first, row, rows)
+                with emit.loop(0, self.steps) as done, emit.scope():
+                    t = self._time(done)
                     self._multiply(h, units, z, self.line, rows, self.gates, units)
-                    with emit.loop(0, rows) as r, emit.scope():
-                        b = emit.iadd(row, r)
+                    with self._each_row(row, rows, t) as (r, b, keep):
                         places = (emit.pointer(sequence, (b, t, 0)), emit.pointers[bias],
                                   self._at(z, emit.imul(r, self.line)),
                                   self._at(h, emit.imul(r, units)))
                         targets = [(emit.pointer(v, (b, t, 0)) if v in emit.pointers else "")
                                    for v in (outputs, kept)]
                         with emit.loop(0, units) as j, emit.scope():
-                            self._step(*places, targets, j)
+                            self._step(*places, targets, keep, j)
 
-    def _step(self, given: str, bias: str, own: str, state: str, targets: list[str], j: Index) -> None:
+    def _step(self, given: str, bias: str, own: str, state: str, targets: list[str], keep: str, j: Index
+              ) -> None:
         """One number of the new state."""
         emit, dtype = self.emit, self.dtype
         places = [emit.iadd(j, gate * self.units) for gate in range(3)]
@@ -270,8 +314,9 @@ class _Gru(_Recurrent):
                          for x, s in zip(inputs[:2], shares[:2], strict=True))
         candidate = emit.math("tanh", dtype, self._binary("fadd", inputs[2],
                                                           self._times(reset, shares[2])))
-        change = self._times(update, self._binary("fsub", self._get(state, j), candidate))
-        number = self._binary("fadd", candidate, change)
+        before = self._get(state, j)
+        change = self._times(update, self._binary("fsub", before, candidate))
+        number = self._chosen(keep, self._binary("fadd", candidate, change), before)
         self._put(state, j, number)
         if targets[0]:
             self._put(targets[0], j, number)
@@ -281,34 +326,30 @@ class _Gru(_Recurrent):
 
     def backward(self) -> None:
         emit, units = self.emit, self.units
-        outputs_ct, kept, outputs, first, _ = self.op.operands
+        outputs_ct, kept, outputs, first = self.operands
         slopes, dh0 = self.op.results
         self._pack(units, self.gates, 1, self.gates)
         with emit.phase(self._work()):
             back, z = self._workspace(units, self.line)
             with emit.loop("%first", "%last") as task, emit.scope():
                 row, rows = self._rows(task)
-                with emit.loop(0, emit.imul(rows, units)) as i, emit.scope():
-                    self._put(back, i, emit.constant(0, self.dtype))
+                self._clear(back, rows)
                 with emit.loop(0, self.steps) as done, emit.scope():
-                    t = emit.isub(self.steps - 1, done)
-                    with emit.loop(0, rows) as r, emit.scope():
-                        b = emit.iadd(row, r)
-                        earlier = emit.pointer(outputs, (b, emit.imax(emit.isub(t, 1), 0), 0))
-                        before = emit.inst(f"select i1 {emit.icompare('sgt', t, 0)}, ptr {earlier},"
-                                           f" ptr {emit.pointer(first, (b, 0))}")
+                    t = self._time(done, back=True)
+                    with self._each_row(row, rows, t) as (r, b, keep):
+                        before = self._before(outputs, first, b, t)
                         places = (emit.pointer(outputs_ct, (b, t, 0)), emit.pointer(kept, (b, t, 0)),
                                   before, self._at(z, emit.imul(r, self.line)),
                                   self._at(back, emit.imul(r, units)))
                         target = emit.pointer(slopes, (b, t, 0)) if slopes in emit.pointers else ""
                         with emit.loop(0, units) as j, emit.scope():
-                            self._step_back(*places, target, j)
+                            self._step_back(*places, target, keep, j)
                     self._multiply(z, self.line, back, units, rows, units, self.gates, "true")
                 if dh0 in emit.pointers:
                     self._write(dh0, back, row, rows)
 
-    def _step_back(self, ct: str, kept: str, before: str, own: str, back: str, target: str, j: Index
-                   ) -> None:
+    def _step_back(self, ct: str, kept: str, before: str, own: str, back: str, target: str, keep: str,
+                   j: Index) -> None:
         """The cotangents of the three gates of one number of the state."""
         emit, times = self.emit, self._times
         update, reset, candidate, share = (
@@ -319,9 +360,77 @@ class _Gru(_Recurrent):
         rest = self._binary("fsub", emit.constant(1, self.dtype), update)
         of_candidate = times(dh, rest, self._rest(candidate, candidate))
         of_reset = times(of_candidate, share, self._rest_of(reset))
-        self._put(back, j, times(dh, update))
+        self._put(back, j, self._chosen(keep, times(dh, update), dh))
         for gate, number in enumerate((of_update, of_reset, of_candidate)):
             place = emit.iadd(j, gate * self.units)
+            number = self._zero_unless(keep, number)
             if target:
                 self._put(target, place, number)
             self._put(own, place, times(number, reset) if gate == 2 else number)
+
+
+class _Simple(_Recurrent):
+    """One gate, the new state itself."""
+
+    blocks = 1
+
+    def forward(self) -> None:
+        emit, units = self.emit, self.units
+        sequence, first = self.operands
+        (outputs,) = self.op.results
+        self._pack(units, units, units, 1)
+        with emit.phase(self._work()):
+            h, z = self._workspace(units, self.line)
+            with emit.loop("%first", "%last") as task, emit.scope():
+                row, rows = self._rows(task)
+                self._start(h, first, row, rows)
+                with emit.loop(0, self.steps) as done, emit.scope():
+                    t = self._time(done)
+                    self._multiply(h, units, z, self.line, rows, units, units)
+                    with self._each_row(row, rows, t) as (r, b, keep):
+                        given = emit.pointer(sequence, (b, t, 0))
+                        own = self._at(z, emit.imul(r, self.line))
+                        state = self._at(h, emit.imul(r, units))
+                        target = emit.pointer(outputs, (b, t, 0))
+                        with emit.loop(0, units) as j, emit.scope():
+                            total = self._binary("fadd", self._get(own, j), self._get(given, j))
+                            number = emit.math("tanh", self.dtype, total)
+                            number = self._chosen(keep, number, self._get(state, j))
+                            self._put(state, j, number)
+                            self._put(target, j, number)
+
+    def backward(self) -> None:
+        emit, units = self.emit, self.units
+        outputs_ct, outputs = self.operands
+        slopes, dh0 = self.op.results
+        self._pack(units, units, 1, units)
+        with emit.phase(self._work()):
+            back, z = self._workspace(units, self.line)
+            with emit.loop("%first", "%last") as task, emit.scope():
+                row, rows = self._rows(task)
+                self._clear(back, rows)
+                with emit.loop(0, self.steps) as done, emit.scope():
+                    t = self._time(done, back=True)
+                    with self._each_row(row, rows, t) as (r, b, keep):
+                        ct, output = (emit.pointer(v, (b, t, 0)) for v in (outputs_ct, outputs))
+                        own = self._at(z, emit.imul(r, self.line))
+                        state = self._at(back, emit.imul(r, units))
+                        target = emit.pointer(slopes, (b, t, 0)) if slopes in emit.pointers else ""
+                        with emit.loop(0, units) as j, emit.scope():
+                            dh = self._binary("fadd", self._get(ct, j), self._get(state, j))
+                            made = self._get(output, j)
+                            slope = self._zero_unless(keep, self._times(dh, self._rest(made, made)))
+                            self._put(own, j, slope)
+                            if keep:
+                                self._put(state, j, self._chosen(
+                                    keep, emit.constant(0, self.dtype), dh))
+                            if target:
+                                self._put(target, j, slope)
+                    self._multiply(z, self.line, back, units, rows, units, units,
+                                   "true" if self.mask is not None else "false")
+                if dh0 in emit.pointers:
+                    self._write(dh0, back, row, rows)
+
+
+_CELLS: dict[str, type[_Lstm | _Gru | _Simple]] = {
+    "tfn.lstm": _Lstm, "tfn.gru": _Gru, "tfn.simple_rnn": _Simple}

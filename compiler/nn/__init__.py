@@ -61,7 +61,7 @@ from .rearrange import (
     space_to_depth,
     unfold,
 )
-from .recurrent import gru, lstm
+from .recurrent import gru, lstm, simple_rnn
 
 
 def embedding(table, ids):
@@ -77,7 +77,7 @@ __all__ = [
     "hard_sigmoid", "hard_silu", "hard_tanh", "layer_normalization", "leaky_relu", "log_sigmoid",
     "log_softmax", "lstm", "max_pool", "moments", "multi_hot", "one_hot", "pick", "psnr", "relu",
     "relu6", "rms_normalization", "same_padding", "selu", "separable_conv", "sigmoid",
-    "sigmoid_cross_entropy", "silu", "soft_shrink", "softmax", "softmax_cross_entropy",
+    "sigmoid_cross_entropy", "silu", "simple_rnn", "soft_shrink", "softmax", "softmax_cross_entropy",
     "softplus", "softsign", "space_to_depth", "sparse_plus", "sparse_sigmoid",
     "sparse_softmax_cross_entropy", "sparsemax", "squareplus", "swish", "tanh", "tanh_shrink",
     "threshold", "unfold",

@@ -26,7 +26,8 @@ FREE = frozenset({"stablehlo.iota", "stablehlo.broadcast_in_dim"})
 SINGLE = frozenset({"stablehlo.dot_general", "stablehlo.convolution", "stablehlo.scatter",
                     "stablehlo.select_and_scatter", "stablehlo.sort", "tfn.first_sorted",
                     "tfn.cumulative", "tfn.attention", "tfn.attention_backward", "tfn.lstm",
-                    "tfn.lstm_backward", "tfn.gru", "tfn.gru_backward"})
+                    "tfn.lstm_backward", "tfn.gru", "tfn.gru_backward", "tfn.simple_rnn",
+                    "tfn.simple_rnn_backward"})
 """Ops whose operands are buffers. They are a kernel alone, but for what follows a matrix product or a
 convolution."""
 

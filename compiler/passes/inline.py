@@ -16,6 +16,7 @@ KERNELS: dict[str, Callable[[Op], Op | None]] = {
     "tfn.attention": attention.as_kernel, "tfn.attention_backward": attention.as_kernel,
     "tfn.lstm": recurrent.as_kernel, "tfn.lstm_backward": recurrent.as_kernel,
     "tfn.gru": recurrent.as_kernel, "tfn.gru_backward": recurrent.as_kernel,
+    "tfn.simple_rnn": recurrent.as_kernel, "tfn.simple_rnn_backward": recurrent.as_kernel,
     "tfn.cumulative": cumulative.as_kernel,
 }
 """Composite -> the op that has a kernel for it, if it fits."""

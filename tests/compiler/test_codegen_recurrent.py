@@ -8,9 +8,10 @@ from tfn.compiler import numpy as tnp
 from tfn.compiler.codegen.target import Target
 from tfn.compiler.compile import compile_function, run_passes
 from tfn.compiler.errors import OpError
-from tfn.compiler.ir.core import TensorType
+from tfn.compiler.ir.core import Module, TensorType
 from tfn.compiler.ir.dims import Dim
 from tfn.compiler.ir.dtypes import F32, as_dtype
+from tfn.compiler.ir.parser import parse_module
 from tfn.compiler.runtime.cache import KERNELS
 from tfn.compiler.trace.core import trace
 from tfn.compiler.trace.grad import grad
@@ -19,6 +20,9 @@ from tfn.compiler.trace.jit import jit
 RNG = np.random.default_rng(9)
 SIZES = [(5, 7, 6, 20), (1, 3, 4, 1), (33, 4, 3, 16), (16, 1, 8, 48), (40, 2, 5, 33)]
 """Batch, steps, features, units."""
+CASES = [(SIZES[0], np.float32, True, True), (SIZES[1], np.float64, False, True),
+         (SIZES[3], np.float32, False, False), (SIZES[4], np.float32, True, False)]
+"""Of the derivatives: sizes, dtype, masked, reverse."""
 
 
 def arguments(sizes, dtype=np.float32):
@@ -27,20 +31,28 @@ def arguments(sizes, dtype=np.float32):
     return [(RNG.standard_normal(s) * 0.5).astype(dtype) for s in shapes]
 
 
-def cells(xp, x, h, c, kernel, weights, bias, go_backwards=False):
+def cells(xp, x, h, c, kernel, weights, bias, mask=None, reverse=False):
     """An LSTM step by step."""
 
     def sigmoid(v):
         return 1 / (1 + xp.exp(-v))
 
-    outputs = []
-    steps = range(x.shape[1])
-    for t in reversed(steps) if go_backwards else steps:
+    outputs = [None] * x.shape[1]
+    for t in order(x, reverse):
         i, f, g, o = xp.split(x[:, t] @ kernel + h @ weights + bias, 4, axis=-1)
-        c = sigmoid(f) * c + sigmoid(i) * xp.tanh(g)
-        h = sigmoid(o) * xp.tanh(c)
-        outputs.append(h)
+        cell = sigmoid(f) * c + sigmoid(i) * xp.tanh(g)
+        h, c = (chosen(xp, mask, t, *both) for both in ((sigmoid(o) * xp.tanh(cell), h), (cell, c)))
+        outputs[t] = h
     return xp.stack(outputs, 1), h, c
+
+
+def order(x, reverse):
+    steps = range(x.shape[1])
+    return reversed(steps) if reverse else steps
+
+
+def chosen(xp, mask, t, new, old):
+    return new if mask is None else xp.where(mask[:, t, None], new, old)
 
 
 def kernels(program, *arrays):
@@ -48,18 +60,26 @@ def kernels(program, *arrays):
     types = [TensorType(a.shape, as_dtype(a.dtype)) for a in arrays]
     function, _ = trace(lambda *a: list(program(*a)), types)
     return [inner.name for op in run_passes(function, Target.host()).ops for region in op.regions
-            for inner in region.ops if inner.name.startswith(("tfn.lstm", "tfn.gru"))]
+            for inner in region.ops if inner.name.startswith(("tfn.lstm", "tfn.gru", "tfn.simple_rnn"))]
 
 
-@pytest.mark.parametrize("go_backwards", [False, True])
+def masks(sizes):
+    """Steps that rows skip, first and last ones too, and a row that skips all of them."""
+    mask = RNG.random(sizes[:2]) > 0.4
+    mask[0] = False
+    return mask
+
+
+@pytest.mark.parametrize("masked, reverse", [(False, True), (True, False)])
 @pytest.mark.parametrize("sizes", SIZES)
-def test_forward(sizes, go_backwards):
+def test_forward(sizes, masked, reverse):
     arrays = arguments(sizes)
+    mask = masks(sizes) if masked else None
 
     def program(*a):
-        return nn.lstm(*a, go_backwards=go_backwards)
+        return nn.lstm(*a, mask=mask, reverse=reverse)
 
-    expected = cells(np, *[a.astype(np.float64) for a in arrays], go_backwards)
+    expected = cells(np, *[a.astype(np.float64) for a in arrays], mask, reverse)
     for found, wanted in zip(jit(program)(*arrays), expected, strict=True):
         np.testing.assert_allclose(np.asarray(found), wanted, rtol=1e-5, atol=2e-6)
     assert kernels(program, *arrays) == ["tfn.lstm"]
@@ -76,21 +96,23 @@ def losses(program, sizes):
     return loss
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("sizes", SIZES)
-def test_backward(sizes, dtype):
+@pytest.mark.parametrize("sizes, dtype, masked, reverse", CASES)
+def test_backward(sizes, dtype, masked, reverse):
     arrays = arguments(sizes, dtype)
+    mask = masks(sizes) if masked else None
     state = RNG.bit_generator.state
-    fused = losses(nn.lstm, sizes)
+    fused = losses(lambda *a: nn.lstm(*a, mask=mask, reverse=reverse), sizes)
     RNG.bit_generator.state = state
-    plain = losses(lambda *a: cells(tnp, *a), sizes)
+    plain = losses(lambda *a: cells(tnp, *a, mask, reverse), sizes)
     every = tuple(range(6))
-    found = jit(grad(fused, argnums=every))(*arrays)
-    expected = grad(plain, argnums=every)(*arrays)
+    agree(jit(grad(fused, argnums=every))(*arrays), grad(plain, argnums=every)(*arrays), dtype)
+    assert kernels(grad(fused, argnums=every), *arrays) == ["tfn.lstm", "tfn.lstm_backward"]
+
+
+def agree(found, expected, dtype):
     for one, other in zip(found, expected, strict=True):
         bound = (2e-5 if dtype == np.float32 else 1e-12) * max(1, np.abs(np.asarray(other)).max())
         np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=0, atol=bound)
-    assert kernels(grad(fused, argnums=every), *arrays) == ["tfn.lstm", "tfn.lstm_backward"]
 
 
 def test_only_what_is_asked_for_is_made():
@@ -148,49 +170,75 @@ def test_kernels_that_do_not_fit_are_refused():
         nn.lstm(x, h, c, kernel[:, :23], weights)
 
 
-def gru_cells(xp, x, h, kernel, weights, bias, own_bias):
+def test_masks_that_do_not_fit_are_refused():
+    arrays = arguments((3, 4, 5, 6))
+    with pytest.raises(OpError, match=r"a mask \(batch, time\) = \(3, 4\), got \(4, 3\)"):
+        nn.lstm(*arrays, mask=np.ones((4, 3), bool))
+
+
+def test_a_composite_that_goes_backwards_in_time_is_the_same_when_read_again():
+    arrays = arguments((3, 4, 5, 6))
+    types = [TensorType(a.shape, F32) for a in arrays]
+    function, _ = trace(lambda *a: list(nn.lstm(*a, mask=masks((3, 4)), reverse=True)), types)
+    again = parse_module(str(Module({function.name: function})))[function.name]
+    for one, other in zip(compile_function(again)(*arrays), compile_function(function)(*arrays),
+                          strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+def gru_cells(xp, x, h, kernel, weights, bias, own_bias, mask=None, reverse=False):
     """A GRU step by step."""
 
     def sigmoid(v):
         return 1 / (1 + xp.exp(-v))
 
-    outputs = []
-    for t in range(x.shape[1]):
+    outputs = [None] * x.shape[1]
+    for t in order(x, reverse):
         given = xp.split(x[:, t] @ kernel + bias, 3, axis=-1)
         own = xp.split(h @ weights + own_bias, 3, axis=-1)
         update, reset = sigmoid(given[0] + own[0]), sigmoid(given[1] + own[1])
-        h = update * h + (1 - update) * xp.tanh(given[2] + reset * own[2])
-        outputs.append(h)
-    return xp.stack(outputs, 1), h, h
+        new = update * h + (1 - update) * xp.tanh(given[2] + reset * own[2])
+        h = outputs[t] = chosen(xp, mask, t, new, h)
+    return xp.stack(outputs, 1), h
 
 
-def gru_arguments(sizes, dtype=np.float32):
+def simple_cells(xp, x, h, kernel, weights, bias, mask=None, reverse=False):
+    """A cell of one gate, step by step."""
+    outputs = [None] * x.shape[1]
+    for t in order(x, reverse):
+        h = outputs[t] = chosen(xp, mask, t, xp.tanh(x[:, t] @ kernel + bias + h @ weights), h)
+    return xp.stack(outputs, 1), h
+
+
+def cell_arguments(name, sizes, dtype=np.float32):
     b, t, f, u = sizes
-    shapes = [(b, t, f), (b, u), (f, 3 * u), (u, 3 * u), (3 * u,), (3 * u,)]
+    blocks = 3 if name == "gru" else 1
+    shapes = [(b, t, f), (b, u), (f, blocks * u), (u, blocks * u), *[(blocks * u,)] * (blocks // 2 + 1)]
     return [(RNG.standard_normal(s) * 0.5).astype(dtype) for s in shapes]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("sizes", SIZES)
-def test_gru(sizes, dtype):
-    arrays = gru_arguments(sizes, dtype)
-    expected = gru_cells(np, *[a.astype(np.float64) for a in arrays])
-    bound = 2e-5 if dtype == np.float32 else 1e-12
-    for one, other in zip(jit(nn.gru)(*arrays), expected, strict=False):
-        np.testing.assert_allclose(np.asarray(one), other, rtol=0, atol=bound)
+CELLS = {"gru": gru_cells, "simple_rnn": simple_cells}
+
+
+@pytest.mark.parametrize("sizes, dtype, masked, reverse", CASES)
+@pytest.mark.parametrize("name", CELLS)
+def test_cells_of_one_state(name, sizes, dtype, masked, reverse):
+    arrays = cell_arguments(name, sizes, dtype)
+    mask = masks(sizes) if masked else None
+
+    def fused(*a):
+        return getattr(nn, name)(*a, mask=mask, reverse=reverse)
+
+    def plain(*a):
+        return CELLS[name](tnp, *a, mask, reverse)
+
+    agree(jit(fused)(*arrays), CELLS[name](np, *[a.astype(np.float64) for a in arrays], mask, reverse),
+          dtype)
     state = RNG.bit_generator.state
-    fused = losses(lambda *a: (*nn.gru(*a), nn.gru(*a)[1]), sizes)
-    RNG.bit_generator.state = state
-    plain = losses(lambda *a: gru_cells(tnp, *a), sizes)
-    every = tuple(range(6))
-    found, wanted = jit(grad(fused, argnums=every))(*arrays), grad(plain, argnums=every)(*arrays)
-    for one, other in zip(found, wanted, strict=True):
-        size = max(1, np.abs(np.asarray(other)).max())
-        np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=0, atol=bound * size)
-
-
-def test_gru_backwards_in_time():
-    arrays = gru_arguments((3, 5, 4, 8))
-    found = jit(lambda *a: nn.gru(*a, go_backwards=True)[0])(*arrays)
-    expected = gru_cells(np, arrays[0][:, ::-1], *arrays[1:])[0]
-    np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-5, atol=2e-6)
+    slopes = []
+    for program in (fused, plain):
+        RNG.bit_generator.state = state
+        slopes.append(grad(losses(lambda *a, p=program: (*p(*a), p(*a)[1]), sizes),
+                           argnums=tuple(range(len(arrays)))))
+    agree(jit(slopes[0])(*arrays), slopes[1](*arrays), dtype)
+    assert set(kernels(slopes[0], *arrays)) == {f"tfn.{name}", f"tfn.{name}_backward"}
