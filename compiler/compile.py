@@ -18,11 +18,12 @@ from .ir.core import Function, Op
 from .ir.dims import Dim, Extent
 from .ir.verify import verify
 from .locks import new_lock
+from .ops.host import CHECKS
 from .passes import PIPELINE
 from .passes.inline import inline
 from .passes.regions import everywhere
 from .passes.rematerialise import rematerialise
-from .runtime import walk
+from .runtime import stored, walk
 from .runtime.bound import Bound, size_of
 from .runtime.cache import KERNELS
 from .runtime.memory import aligned_copy
@@ -80,11 +81,27 @@ def compile_function(
     """
     target = target or Target.host()
     with _uncollected():
+        name = None
+        if communicator is None and not _is_observed():
+            name = stored.name_of(function, target, memory_budget)
+        plan = stored.read(name) if name else None
+        if plan is not None and KERNELS.load(plan.kernels()):
+            KERNELS.statistics.planned += 1
+            return Executable(function, plan)
         fused = run_passes(function, target)
         plan = make_plan(fused, target)
         if memory_budget is not None:
             fused, plan = _within(memory_budget, fused, plan, target)
-    return Executable(fused, plan, communicator)
+        executable = Executable(fused, plan, communicator)
+        if name:
+            stored.store(name, plan)
+        return executable
+
+
+def _is_observed() -> bool:
+    """Does anybody want to see what the passes and the plan make of a program?"""
+    return (CHECKS.nans or CHECKS.infs or walk.RECORDS.active
+            or bool(os.environ.get("TFN_DUMP") or os.environ.get("TFN_VERIFY")))
 
 
 def _within(budget: int, fused: Function, plan: Plan, target: Target) -> tuple[Function, Plan]:
@@ -137,6 +154,7 @@ class Executable:
 
     def __init__(self, function: Function, plan: Plan, communicator: Communicator | None = None):
         self.function = function
+        """After the passes; as it was traced when its plan came from the cache."""
         self.plan = plan
         self.communicator = communicator
         self._argument_types = [(a.shape, a.dtype.numpy) for a in function.arguments]

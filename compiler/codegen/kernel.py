@@ -52,6 +52,7 @@ class Kernel:
 
     name: str
     text: str
+    """Empty when the plan it belongs to comes from the cache, as its machine code does."""
     extents: tuple[Extent, ...]
     scalars: tuple[tuple[Any, DType], ...]
     phases: tuple[Work, ...]

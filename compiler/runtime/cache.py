@@ -23,11 +23,13 @@ _TRIM_AFTER = 64 << 20
 
 @dataclass
 class Statistics:
-    """How many kernels this process compiled, loaded from disk, and found in memory."""
+    """How many kernels this process compiled, loaded from disk, and found in memory; and how many
+    programs it found planned on disk."""
 
     compiled: int = 0
     loaded: int = 0
     reused: int = 0
+    planned: int = 0
 
 
 class KernelCache:
@@ -53,6 +55,14 @@ class KernelCache:
                 self._from_disk(list(missing))
                 self._compile([k for k in missing.values() if k.name not in self._addresses])
             return [self._addresses[k.name] for k in kernels]
+
+    def load(self, kernels: Sequence[Kernel]) -> bool:
+        """Are all of them here now? Loads those that are on disk; none is compiled."""
+        with self._lock:
+            missing = {k.name for k in kernels if k.name not in self._addresses}
+            if missing:
+                self._from_disk(sorted(missing))
+            return all(k.name in self._addresses for k in kernels)
 
     def _from_disk(self, names: Sequence[str]) -> None:
         images = {name: image for name in names if (image := disk.read(name)) is not None}

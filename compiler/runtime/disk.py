@@ -1,4 +1,4 @@
-"""Object files on disk, under `$TFN_CACHE_DIR` (default `~/.cache/tfn`).
+"""Object files and plans on disk, under `$TFN_CACHE_DIR` (default `~/.cache/tfn`).
 
 The name of an entry is the hash of all it depends on, so an entry is never stale. Files are written
 to a temporary name and renamed, so any number of processes may share them, and begin with a checksum,
@@ -25,6 +25,8 @@ MAX_BYTES = 512 << 20
 _ABANDONED = 3600
 """Seconds after which a temporary file belongs to no living writer."""
 _DIGEST = 32
+_SUFFIXES = {"k": ".o", "r": ".o", "p": ".plan"}
+"""By the first letter of a name: kernels, the runtime's own functions, plans."""
 
 
 def cached_object(text: str) -> bytes:
@@ -55,11 +57,11 @@ def _root() -> Path:
 
 
 def _file(name: str) -> Path:
-    return directory() / f"{name}.o"
+    return directory() / f"{name}{_SUFFIXES[name[0]]}"
 
 
 def read(name: str) -> bytes | None:
-    """An object as it was stored, None when there is none or the file is damaged."""
+    """An entry as it was stored, None when there is none or the file is damaged."""
     try:
         content = _file(name).read_bytes()
     except OSError:
@@ -108,7 +110,7 @@ def trim(limit: int = MAX_BYTES) -> int:
             continue
         if file.suffix == ".tmp" and status.st_mtime < time.time() - _ABANDONED:
             _remove(file)
-        elif file.suffix == ".o":
+        elif file.suffix in _SUFFIXES.values():
             entries.append((status.st_mtime, status.st_size, file))
     excess, freed = sum(e[1] for e in entries) - limit, 0
     for _, size, file in sorted(entries):
