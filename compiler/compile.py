@@ -19,7 +19,7 @@ from .ir.dims import Dim, Extent
 from .ir.verify import verify
 from .locks import new_lock
 from .ops.host import CHECKS
-from .passes import PIPELINE
+from .passes import CHOICES, PIPELINE
 from .passes.inline import inline
 from .passes.regions import everywhere
 from .passes.rematerialise import rematerialise
@@ -41,15 +41,22 @@ class Communicator(Protocol):
 def run_passes(
     function: Function, target: Target, until: str | None = None,
     observe: Callable[[str, Function], None] | None = None,
+    fast_convolution: bool | None = None,
 ) -> Function:
     """`function` after the pipeline, or after the pass named `until`.
 
+    `fast_convolution`: may 3x3 convolutions be faster and less exact (`passes/winograd.py`)? What the
+    environment's `TFN_FAST_CONVOLUTION` says, 0 or 1, if None; no without it.
     With `TFN_VERIFY` set, what a pass makes is verified: `CompileError` names the pass that broke it.
     """
+    if fast_convolution is None:
+        fast_convolution = _from_environment("TFN_FAST_CONVOLUTION")
+    asked = {"fast_convolution": fast_convolution}
     stages = Stages(function)
     stages.write("trace", function)
     for name, apply in PIPELINE:
-        function = everywhere(apply, function, target)
+        if name not in CHOICES or asked[CHOICES[name]]:
+            function = everywhere(apply, function, target)
         if os.environ.get("TFN_VERIFY"):
             _verify(function, name)
         if observe is not None:
@@ -58,6 +65,14 @@ def run_passes(
         if name == until:
             break
     return function
+
+
+def _from_environment(name: str) -> bool:
+    """A choice of the environment: 1 or 0, which is the default."""
+    text = os.environ.get(name, "")
+    if text not in ("", "0", "1"):
+        raise CompileError(f"{name} is {text!r}: set it to 1 or to 0, or unset it", user_location())
+    return text == "1"
 
 
 def _verify(function: Function, stage: str) -> None:
@@ -70,25 +85,28 @@ def _verify(function: Function, stage: str) -> None:
 
 def compile_function(
     function: Function, target: Target | None = None, communicator: Communicator | None = None,
-    memory_budget: int | None = None
+    memory_budget: int | None = None, fast_convolution: bool | None = None
 ) -> Executable:
     """Compile for this machine.
 
     `communicator` runs the collectives of a partitioned program. `memory_budget`: the bytes that may be
     used beside arguments and results; values are made anew rather than kept where that takes more.
+    `fast_convolution`: see `run_passes`.
     Raises `UnsupportedError` with the user's line for an op the compiler does not have, and
     `CompileError` when the budget is too small.
     """
     target = target or Target.host()
+    if fast_convolution is None:
+        fast_convolution = _from_environment("TFN_FAST_CONVOLUTION")
     with _uncollected():
         name = None
         if communicator is None and not _is_observed():
-            name = stored.name_of(function, target, memory_budget)
+            name = stored.name_of(function, target, memory_budget, fast_convolution)
         plan = stored.read(name) if name else None
         if plan is not None and KERNELS.load(plan.kernels()):
             KERNELS.statistics.planned += 1
             return Executable(function, plan)
-        fused = run_passes(function, target)
+        fused = run_passes(function, target, fast_convolution=fast_convolution)
         plan = make_plan(fused, target)
         if memory_budget is not None:
             fused, plan = _within(memory_budget, fused, plan, target)

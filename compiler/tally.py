@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from .ir.core import Op, Value
 from .ir.dims import Dim, Extent
 from .ops.contraction import convolution_defaults
+from .ops.winograd import OUTPUTS, POINTS
 
 
 def operations(ops: Sequence[Op], sizes: Mapping[str, int]) -> float:
@@ -58,8 +59,15 @@ def _attention(products: int):
     return count
 
 
+def _winograd(op: Op, sizes: Mapping[str, int]) -> float:
+    """The products at the points."""
+    batch, height, width, features = (_size(e, sizes) for e in op.result.shape)
+    tiles = batch * -(-height // OUTPUTS) * -(-width // OUTPUTS)
+    return 2.0 * POINTS * tiles * _size(op.operands[0].shape[3], sizes) * features
+
+
 _COUNTS = {
     "stablehlo.dot_general": _products, "stablehlo.convolution": _windows,
-    "stablehlo.reduce": _reads, "stablehlo.reduce_window": _reads,
+    "tfn.winograd": _winograd, "stablehlo.reduce": _reads, "stablehlo.reduce_window": _reads,
     "tfn.attention": _attention(2), "tfn.attention_backward": _attention(5),
 }

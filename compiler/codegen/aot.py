@@ -82,7 +82,8 @@ def emit_object(functions: Mapping[str, Function], target: Target) -> CompiledOb
     entries, bodies = {}, []
     placeholders: dict[bytes, bytes] = {}
     for symbol, function in functions.items():
-        fused = run_passes(function, target)
+        # Files do not depend on the environment.
+        fused = run_passes(function, target, fast_convolution=False)
         plan = make_plan(fused, target, threads=1)
         for kernel in plan.kernels():
             texts[kernel.name] = kernel.text

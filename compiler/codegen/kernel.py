@@ -33,9 +33,10 @@ from .transpose import transposed, transposition
 from .update import update_window, updated
 from .weight_gradient import weight_gradient
 from .window import is_convolution, is_weight_gradient
+from .winograd import is_winograd, winograd
 from .work import Work, element_cost
 
-LEADERS = ((is_matrix_product, gemm), (is_convolution, convolution),
+LEADERS = ((is_matrix_product, gemm), (is_convolution, convolution), (is_winograd, winograd),
            (is_weight_gradient, weight_gradient))
 """Contractions with code of their own; all but the last also make what follows them."""
 

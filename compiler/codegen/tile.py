@@ -82,6 +82,8 @@ def multiply_panel(emit: Emitter, micro: Micro, a: str, b: str, c: str, rows: In
         whole = emit.inst(f"select i1 {narrow}, i64 0, i64 {whole}")
     ends = emit.idiv(emit.iadd(rows, height - 1), height)
     for low, high in ((0, whole), (whole, ends)):
+        if low == high:
+            continue
         with emit.loop(low, high) as t, emit.scope():
             r = emit.imul(t, height)
             edge = None if high == whole else (emit.imin(emit.isub(rows, r), height), columns)

@@ -456,6 +456,11 @@ def _gradient_sizes(ct, lhs, rhs, a):
                a["padding"][i][0])
 
 
+def _precision(a) -> dict:
+    """A gradient is as exact as what it is the gradient of."""
+    return {name: a[name] for name in ("precision_config",) if a.get(name)}
+
+
 def _input_gradient(ct, lhs, rhs, a):
     """Convolve the cotangent with the spatially reversed kernel, features swapped."""
     n, groups = a["dimension_numbers"], a["feature_group_count"]
@@ -471,7 +476,7 @@ def _input_gradient(ct, lhs, rhs, a):
         "stablehlo.convolution", ct, rhs, window_strides=tuple(a["lhs_dilation"]),
         padding=tuple(padding), lhs_dilation=tuple(a["window_strides"]),
         rhs_dilation=tuple(a["rhs_dilation"]), feature_group_count=groups, batch_group_count=1,
-        dtype=as_dtype(lhs.dtype), dimension_numbers=ConvDimensionNumbers(
+        dtype=as_dtype(lhs.dtype), **_precision(a), dimension_numbers=ConvDimensionNumbers(
             n.output_batch_dimension, n.output_feature_dimension, n.output_spatial_dimensions,
             n.kernel_output_feature_dimension, n.kernel_input_feature_dimension,
             n.kernel_spatial_dimensions,
@@ -503,7 +508,7 @@ def _kernel_gradient(ct, lhs, rhs, a):
         "stablehlo.convolution", lhs, ct, window_strides=tuple(a["rhs_dilation"]),
         padding=tuple(padding), lhs_dilation=tuple(a["lhs_dilation"]),
         rhs_dilation=tuple(a["window_strides"]), feature_group_count=1,
-        batch_group_count=a["feature_group_count"], dtype=as_dtype(rhs.dtype),
+        batch_group_count=a["feature_group_count"], dtype=as_dtype(rhs.dtype), **_precision(a),
         dimension_numbers=ConvDimensionNumbers(
             n.input_feature_dimension, n.input_batch_dimension, n.input_spatial_dimensions,
             n.output_batch_dimension, n.output_feature_dimension, n.output_spatial_dimensions,

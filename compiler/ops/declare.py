@@ -73,6 +73,8 @@ class OpDefinition:
     """Each result element is a cheap function of a bounded number of operand elements."""
     has_effect = False
     """Must be kept and kept in order (collectives, outfeed)."""
+    folds = False
+    """On a constant, however large the result is: it is computed once and not in every run."""
     host = False
     """Compiled programs call back into Python, which runs `evaluate`."""
 

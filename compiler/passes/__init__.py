@@ -25,6 +25,7 @@ from .recompute import recompute
 from .schedule import schedule
 from .select import select_first
 from .simplify import simplify
+from .winograd import winograd
 
 Pass = Callable[..., Function]
 
@@ -38,6 +39,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("fold", fold),              # ops on constants become constants
     ("cse", cse),                # one op per distinct computation
     ("layout", layout),          # contractions into streamable form
+    ("winograd", winograd),      # 3x3 convolutions with fewer products, less exact
     ("hoist2", hoist),           # what layout does to weights
     ("simplify2", simplify),     # transposes and reshapes that layout made adjacent
     ("fold2", fold),             # weights in the order that layout asks for
@@ -51,3 +53,6 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("schedule", schedule),      # the order that needs the least memory
 )
 """Name and pass, in order; `plan` (liveness and offsets) follows in `runtime`."""
+
+CHOICES: dict[str, str] = {"winograd": "fast_convolution"}
+"""Passes that trade accuracy for speed, and what a program asks for them by (`compile.run_passes`)."""

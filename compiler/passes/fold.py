@@ -2,7 +2,7 @@
 
 What is folded is stored in the program and read from memory, so it should be small. Weights are large:
 those of a program that has them as constants are brought into another order or type once, if that makes
-them no larger.
+them no larger, or if their op says that it `folds`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _fold(op: Op, rewriter: Rewriter) -> list[np.ndarray] | None:
 
 def _is_worth_storing(op: Op, operands: list[np.ndarray]) -> bool:
     size = sum(int(r.type.nbytes) for r in op.results)  # type: ignore[arg-type]
-    if size <= MAX_BYTES:
+    if size <= MAX_BYTES or op.definition.folds:
         return True
     # A splat is one number in memory.
     return op.definition.pointwise and size <= sum(

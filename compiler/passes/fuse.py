@@ -12,6 +12,7 @@ from ..codegen.emitter import is_splat
 from ..codegen.matrix import is_matrix_product
 from ..codegen.transpose import is_turned
 from ..codegen.window import is_convolution
+from ..codegen.winograd import is_winograd
 from ..ir.core import Block, Function, Op, Value, free_values
 from ..ir.rewrite import Rewriter
 from ..ops.declare import definition
@@ -27,7 +28,7 @@ SINGLE = frozenset({"stablehlo.dot_general", "stablehlo.convolution", "stablehlo
                     "stablehlo.select_and_scatter", "stablehlo.sort", "tfn.first_sorted",
                     "tfn.cumulative", "tfn.attention", "tfn.attention_backward", "tfn.lstm",
                     "tfn.lstm_backward", "tfn.gru", "tfn.gru_backward", "tfn.simple_rnn",
-                    "tfn.simple_rnn_backward"})
+                    "tfn.simple_rnn_backward", "tfn.winograd", "tfn.winograd_kernel"})
 """Ops whose operands are buffers. They are a kernel alone, but for what follows a matrix product or a
 convolution."""
 
@@ -66,7 +67,8 @@ def may_fuse(producer: Op, consumer: Op) -> bool:
     if consumer.name in SINGLE or is_planned(consumer):
         return False
     if producer.name in SINGLE:
-        return (is_matrix_product(producer) or is_convolution(producer)) and follows(consumer, producer)
+        leads = is_matrix_product(producer) or is_convolution(producer) or is_winograd(producer)
+        return leads and follows(consumer, producer)
     # Elements are turned over faster as squares than read in another order.
     if consumer.name in REVISITING or is_turned(producer) or is_turned(consumer):
         return False

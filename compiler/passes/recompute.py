@@ -162,7 +162,7 @@ class _Graph:
             return False
         leaders = [op for op in ops if op.name in SINGLE]
         if leaders and (len(ops) == 1 or leaders[0].name not in (
-                "stablehlo.dot_general", "stablehlo.convolution")):
+                "stablehlo.dot_general", "stablehlo.convolution", "tfn.winograd")):
             return False
         using = [op for op in ops if argument in op.operands]
         if leaders and any(tuple(value.shape) != tuple(leaders[0].result.shape) or op in leaders

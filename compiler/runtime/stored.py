@@ -38,7 +38,8 @@ _MAX_CONSTANTS = 16 << 20
 _BASES = ("arena", "constant", "argument", "result")
 
 
-def name_of(function: Function, target: Target, memory_budget: int | None) -> str | None:
+def name_of(function: Function, target: Target, memory_budget: int | None,
+            fast_convolution: bool = False) -> str | None:
     """The name of a program's entry; None for a program that has none."""
     if len(function.ops) < _WORTHWHILE:
         return None
@@ -46,7 +47,7 @@ def name_of(function: Function, target: Target, memory_budget: int | None) -> st
     if program is None or compiler is None:
         return None
     parts = (compiler, target.triple, target.cpu, target.features, pool().threads, memory_budget,
-             default_float().name, program)
+             fast_convolution, default_float().name, program)
     return f"p{hashlib.sha256(repr(parts).encode()).hexdigest()[:40]}"
 
 

@@ -150,6 +150,7 @@ def test_a_plan_without_its_kernels_is_made_again(folder, monkeypatch):
 def test_what_decides_the_plan_is_in_its_name(folder, monkeypatch):
     host = Target.host()
     names = [stored.name_of(traced(), host, None), stored.name_of(traced(), host, 1 << 20),
+             stored.name_of(traced(), host, None, fast_convolution=True),
              stored.name_of(traced(scale=0.25), host, None),
              stored.name_of(traced(), Target(host.triple, "other", host.features), None)]
     monkeypatch.setattr(stored, "_fingerprint", lambda: "other sources")
