@@ -620,8 +620,7 @@ class Emitter(Text):
     def scatter(self, op: Op) -> None:
         from .scatter import scatter
 
-        with self.phase(Work()):
-            scatter(self, op)
+        scatter(self, op)
 
     def select_and_scatter(self, op: Op) -> None:
         from .pooling import select_and_scatter

@@ -80,6 +80,9 @@ def emit_kernel(op: Op, target: Target) -> Kernel:
     elif single:
         (only,) = single
         emit.pointers.update(outputs)
+        number = updated(op)
+        if number is not None:
+            emit.pointers[block.arguments[number]] = outputs[0][1]
         if only.definition.contraction is not None:
             contraction(emit, only, target)
         else:

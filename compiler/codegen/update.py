@@ -1,15 +1,17 @@
-"""A kernel that overwrites a window of a buffer: `dynamic_update_slice` of something stored.
+"""A kernel that overwrites parts of a buffer: `dynamic_update_slice` and `scatter` of something stored.
 
-It writes the update and nothing else. The plan sees to it that the result's memory holds the operand
+It writes the updates and nothing else. The plan sees to it that the result's memory holds the operand
 before, by a copy unless it is the same memory: what a scan stacks is written once, not once a step.
 """
 
 from __future__ import annotations
 
-from ..ir.core import Op, Value
+from ..ir.core import Op
 from ..ops.shape import window_start
 from .emitter import Emitter
 from .work import Work, element_cost
+
+_UPDATES = ("stablehlo.dynamic_update_slice", "stablehlo.scatter")
 
 
 def updated(kernel: Op) -> int | None:
@@ -19,17 +21,18 @@ def updated(kernel: Op) -> int | None:
     if len(block.returns) != 1:
         return None
     op = block.returns[0].op
-    if op is None or op.name != "stablehlo.dynamic_update_slice" or not op.result.shape:
+    if op is None or op.name not in _UPDATES or not op.result.shape:
         return None
-    x, update = op.operands[:2]
+    x = op.operands[0]
     reads = [v for o in block.ops for v in o.operands]
-    if x not in block.arguments or reads.count(x) != 1 or _covers(update, x):
+    if x not in block.arguments or reads.count(x) != 1 or _covers(op):
         return None
     return block.arguments.index(x)
 
 
-def _covers(update: Value, x: Value) -> bool:
-    return tuple(update.shape) == tuple(x.shape)
+def _covers(op: Op) -> bool:
+    x, update = op.operands[:2]
+    return op.name == "stablehlo.dynamic_update_slice" and tuple(update.shape) == tuple(x.shape)
 
 
 def update_window(emit: Emitter, op: Op, pointer: str, ops: list[Op]) -> None:

@@ -270,6 +270,8 @@ def _segments(x: ArrayLike, ids: ArrayLike, num_segments: Extent | None, kind: s
     if num_segments is None:
         num_segments = int(np.max(np.asarray(ids), initial=-1)) + 1
     start = broadcast_to(Array(identity_of(kind, dtype_of(x))), (num_segments, *x.shape[1:]))
+    if dtype_of(ids).bits < 32:
+        ids = convert(ids, I32)
     # A negative id belongs to no segment; an id that is too large is dropped by scatter.
     dropped = el.where(el.less(ids, 0), np.iinfo(ids.dtype).max, ids)
     return scatter_elements(start, {0: dropped}, 0, x, kind)

@@ -64,6 +64,8 @@ def is_free(op: Op | None) -> bool:
 
 def may_fuse(producer: Op, consumer: Op) -> bool:
     """May `producer` be computed inside the kernel of `consumer`, which reads it?"""
+    if consumer.name == "stablehlo.scatter":
+        return _indexes(producer, consumer)
     if consumer.name in SINGLE or is_planned(consumer):
         return False
     if producer.name in SINGLE:
@@ -82,6 +84,13 @@ def may_fuse(producer: Op, consumer: Op) -> bool:
     return (producer.name in ("stablehlo.reduce", "stablehlo.reduce_window")
             and getattr(consumer.definition, "scalar", None) is not None
             and consumer.result.shape == producer.results[0].shape)
+
+
+def _indexes(producer: Op, scatter: Op) -> bool:
+    """Is it what the indices of a scatter are, element by element? Each is looked at once or twice."""
+    return (getattr(producer.definition, "scalar", None) is not None
+            and list(scatter.operands).count(producer.result) == 1
+            and scatter.operands[1] is producer.result)
 
 
 def follows(op: Op, product: Op) -> bool:
@@ -159,6 +168,8 @@ def _must_exist(op: Op, readers, returned) -> bool:
 def _needs_buffer(reader: Op, value: Value) -> bool:
     if reader.name in ("stablehlo.sort", "tfn.first_sorted") and value.op is not None:
         return value.op.name != "stablehlo.iota"  # Which is what a sort counts by itself.
+    if reader.name == "stablehlo.scatter":
+        return False
     return reader.name in SINGLE or is_planned(reader)
 
 
@@ -174,6 +185,9 @@ def _home(op: Op, readers, returned, group) -> _Group | None:
         return None
     (home,) = homes
     if len(home.ops) >= MAX_OPS:
+        return None
+    if home.ops[0].name == "stablehlo.scatter" and (
+            getattr(op.definition, "scalar", None) is None or any(r in returned for r in op.results)):
         return None
     kept = any(r in returned for r in op.results)
     if op.name in SINGLE and not _takes(home, op, returned):

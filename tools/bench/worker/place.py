@@ -77,6 +77,16 @@ def _scatter_along(rows: int, columns: int, count: int) -> Workload:
         xp=lambda f, x, i, dy: f.vjp(lambda x: f.np.take_along_axis(x, i, 1), x)[1](dy)[0])
 
 
+def _histogram(bins: int, count: int) -> Workload:
+    """Numbers added into the cells that indices name."""
+    return kernel(
+        f"place/histogram/{bins}-{count}", (integers(count, high=bins), normal(count)),
+        nbytes=8 * count + 4 * bins, xp=lambda f, i, x: f.np.zeros(bins, np.float32).at[i].add(x),
+        numpy=lambda f, i, x: f.bincount(i, x, bins).astype(f.float32),
+        torch=lambda f, i, x: f.zeros(bins).index_add_(0, i, x),
+        tensorflow=lambda f, i, x: f.math.unsorted_segment_sum(x, i, bins))
+
+
 # -- parts -----------------------------------------------------------------------------------------
 
 def _part(name: str, inputs: tuple[Spec, ...], share: float, torch: Callable, xp: Callable,
@@ -152,6 +162,9 @@ WORKLOADS = (
     _transpose(16, 64, 112, 112, order=(0, 2, 3, 1)),
     _transpose(16, 3, 224, 224, order=(0, 2, 3, 1)),
     _embedding(30522, 768, 8192), _embedding_gradient(30522, 768, 8192),
+    *(_embedding(30000, width, 16384) for width in (128, 512)),
+    *(_embedding_gradient(30000, width, count) for width in (128, 512) for count in (2048, 16384)),
+    _histogram(1000, M), _histogram(M, M),
     _gather_along(1024, 4096, 1024), _scatter_along(1024, 4096, 1024),
     *_parts(),
     *(_cast(a, b, 4 * M) for a, b in (
