@@ -99,6 +99,65 @@ def test_while_loops_may_depend_on_traced_values(limit, compiled):
     assert (float(value), int(rounds)) == ((24.0, 3) if limit else (192.0, 6))
 
 
+def test_a_while_loop_whose_rounds_are_known_is_one_loop_with_a_derivative():
+    def run(rounds, x):
+        return keras.ops.while_loop(lambda i, v: i < rounds, lambda i, v: (i + 1, tfn.numpy.sin(v) * x),
+                                    (0, x))[1]
+
+    x = np.array([0.5, 1.5], np.float32)
+    sizes = [len(tfn.jit(lambda v, n=n: run(n, v)).trace(x).ops) for n in (3, 300)]
+    assert sizes[0] == sizes[1]
+    value, slope, expected = x, np.ones_like(x), None
+    for _ in range(3):
+        value, slope = np.sin(value) * x, np.cos(value) * slope * x + np.sin(value)
+        expected = slope
+    found = tfn.jit(tfn.grad(lambda v: run(3, v).sum()))(x)
+    np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(tfn.jit(lambda v: run(3, v))(x)), value, rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(tfn.jit(lambda v: run(0, v))(x)), x)
+
+
+@pytest.mark.parametrize("limit", [None, 2])
+def test_a_while_loop_with_more_rounds_than_are_counted(limit):
+    def run(x):
+        return keras.ops.while_loop(lambda i, v: i < 100_000, lambda i, v: (i + 1, v + 1.0), (0, x),
+                                    maximum_iterations=limit)[1]
+
+    assert float(tfn.jit(run)(core.convert_to_tensor(1.0))) == (limit or 100_000) + 1
+
+
+def test_a_while_loop_that_grows_or_asks_for_values_is_unrolled():
+    def grow(x):
+        return keras.ops.while_loop(lambda i, v: i < 3, lambda i, v: (
+            i + 1, tfn.numpy.concatenate([v, v])), (0, x))[1]
+
+    def ask(x):
+        return keras.ops.while_loop(lambda i, v: i < 4, lambda i, v: (
+            i + 1, v * 2.0 if int(i) % 2 else v + 1.0), (0, x))[1]
+
+    x = core.convert_to_tensor(np.array([1.0, 2.0], np.float32))
+    np.testing.assert_array_equal(np.asarray(tfn.jit(grow)(x)), np.tile([1, 2], 8))
+    np.testing.assert_array_equal(np.asarray(tfn.jit(ask)(x)), np.asarray(ask(x)))
+
+
+def test_a_while_loop_writes_variables_if_its_condition_is_known():
+    seed = keras.random.SeedGenerator(1)
+
+    def draw(i):
+        keras.random.uniform((2,), seed=seed)
+        return i + 1
+
+    def draws(state, most):
+        with keras.StatelessScope(state_mapping=[(seed.state, state)]) as scope:
+            keras.ops.while_loop(lambda i: i < most, draw, 0)
+        return scope.get_current_value(seed.state)
+
+    state = tfn.jit(lambda s: draws(s, 3))(seed.state.value)
+    assert np.asarray(state)[1] == np.asarray(seed.state.value)[1] + 3
+    with pytest.raises(NotImplementedError, match="assign it after the loop"):
+        tfn.jit(draws)(seed.state.value, 3)
+
+
 def test_counted_loops_and_maps():
     x = core.convert_to_tensor(X[0])
 

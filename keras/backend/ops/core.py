@@ -15,7 +15,7 @@ from keras.src.backend.common.stateless_scope import StatelessScope, get_statele
 from keras.src.backend.common.symbolic_scope import SymbolicScope
 
 from ....compiler import numpy as tnp
-from ....compiler.errors import TfnError
+from ....compiler.errors import TfnError, TraceError
 from ....compiler.ir.core import TensorType
 from ....compiler.ir.dtypes import as_dtype
 from ....compiler.trace import control
@@ -24,6 +24,7 @@ from ....compiler.trace.core import Array, Graph, Tracer, current_graph
 from ....compiler.trace.custom import custom_vjp
 from ....compiler.trace.grad import stop_gradient as _stop_gradient
 from ....compiler.trace.remat import checkpoint
+from ....compiler.trace.trips import trip_count
 
 SUPPORTS_SPARSE_TENSORS = False
 SUPPORTS_RAGGED_TENSORS = False
@@ -194,36 +195,78 @@ def switch(index, branches, *operands):
 
 
 def while_loop(cond, body, loop_vars, maximum_iterations=None):
-    """Repeat `body` while `cond` holds: in Python as long as `cond` is concrete, then as a loop of the
-    program."""
+    """Repeat `body` while `cond` holds: in Python when eager, else as a loop of the program. That loop
+    has a derivative where the number of rounds does not depend on traced values. A traced `body` that
+    writes variables, or changes the shape or dtype of the state, is unrolled; the condition must be
+    known then."""
     single = not isinstance(loop_vars, (list, tuple))
     state = tree.map_structure(convert_to_tensor, (loop_vars,) if single else tuple(loop_vars))
-    rounds = 0
 
-    def next_state(state):
+    def go_on(state):
+        return convert_to_tensor(cond(*state), "bool")
+
+    def step(state):
         new = body(*state)
         return tuple(new) if isinstance(new, (list, tuple)) else (new,)
 
-    while maximum_iterations is None or rounds < maximum_iterations:
-        go_on = convert_to_tensor(cond(*state))
-        if isinstance(go_on, Tracer):
-            state = _traced_while(cond, next_state, state, maximum_iterations, rounds)
-            break
-        if not bool(go_on):
-            break
-        state = next_state(state)
-        rounds += 1
+    if current_graph() is None:
+        state = _unrolled_while(go_on, step, state, maximum_iterations)
+    else:
+        state = _traced_while(go_on, step, state, maximum_iterations)
     return state[0] if single else state
 
 
-def _traced_while(cond, body, state, limit, rounds):
-    if limit is None:
-        return control.while_loop(lambda s: convert_to_tensor(cond(*s), "bool"), body, state)
+def _unrolled_while(go_on, step, state, limit):
+    rounds = 0
+    while limit is None or rounds < limit:
+        more = go_on(state)
+        if isinstance(more, Tracer):
+            raise NotImplementedError(
+                "a while_loop whose condition is traced cannot write variables in its body: return"
+                " what they should hold, and assign it after the loop")
+        if not bool(more):
+            break
+        state = step(state)
+        rounds += 1
+    return state
 
-    def again(s):
-        return tnp.logical_and(convert_to_tensor(cond(*s[1]), "bool"), tnp.less(s[0], limit))
 
-    return control.while_loop(again, lambda s: (s[0] + 1, body(s[1])), (rounds, state))[1]
+def _traced_while(go_on, step, state, limit):
+    try:
+        return _looped_while(go_on, step, state, limit)
+    except TraceError:
+        if isinstance(go_on(state), Tracer):
+            raise
+        return _unrolled_while(go_on, step, state, limit)
+
+
+def _looped_while(go_on, step, state, limit):
+    scope = get_stateless_scope()
+    before = dict(scope.state_mapping) if scope is not None else {}
+
+    def flat_step(leaves):
+        new = step(tree.pack_sequence_as(state, leaves))
+        return [convert_to_tensor(leaf) for leaf in tree.flatten(new)]
+
+    def flat_more(leaves):
+        return go_on(tree.pack_sequence_as(state, leaves))
+
+    leaves = tree.flatten(state)
+    count = trip_count(lambda *s: [flat_more(s), *flat_step(s)], leaves)
+    if scope is not None and not _same_values(scope.state_mapping, before):
+        scope.state_mapping.clear()
+        scope.state_mapping.update(before)
+        return _unrolled_while(go_on, step, state, limit)
+    if count is not None:
+        count = count if limit is None else min(count, limit)
+        found = control.scan(lambda s, _: (flat_step(s), None), leaves, None, count)[0]
+    elif limit is None:
+        found = control.while_loop(flat_more, flat_step, leaves)
+    else:
+        _, found = control.while_loop(
+            lambda s: tnp.logical_and(flat_more(s[1]), tnp.less(s[0], limit)),
+            lambda s: (s[0] + 1, flat_step(s[1])), (0, leaves))
+    return tree.pack_sequence_as(state, found)
 
 
 def fori_loop(lower, upper, body_fun, init_val):
