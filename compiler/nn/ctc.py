@@ -2,9 +2,16 @@
 
 A path names a class for every step, one of them a blank. Its labels are the path without repetitions
 and blanks; the probability of labels is the sum over their paths, computed in logarithms.
+
+What walks through time is compiled once per signature when it is called eagerly: step by step it would
+be traced and interpreted at every call.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +20,8 @@ from ..ir.dtypes import F32, I32
 from ..numpy.promote import ArrayLike, Value, asarray, convert, dtype_of, floating
 from ..trace.batch import vmap
 from ..trace.control import scan
+from ..trace.core import Array, current_graph
+from ..trace.jit import Jitted, jit
 from .activation import log_softmax
 
 IMPOSSIBLE = -1e5
@@ -31,6 +40,23 @@ def ctc_loss(labels: ArrayLike, logits: ArrayLike, label_length: ArrayLike, logi
              blank: int = 0) -> Value:
     """-log of the probability of `labels` (batch, N) after `logits` (batch, T, classes), for each of
     the batch; `label_length` and `logit_length` (batch) say how many of them count."""
+    return _at_once(_loss, (labels, logits, label_length, logit_length), blank)
+
+
+def _at_once(function: Callable[..., Any], arrays: tuple[ArrayLike, ...], *static: int) -> Any:
+    """`function(*arrays, *static)`, as a compiled program unless it becomes part of another one."""
+    given = [asarray(a) for a in arrays]
+    if current_graph() is None and all(isinstance(a, Array) for a in given):
+        return _compiled(function, len(given), len(static))(*given, *static)
+    return function(*given, *static)
+
+
+@cache
+def _compiled(function: Callable[..., Any], arrays: int, static: int) -> Jitted:
+    return jit(function, static_argnums=tuple(range(arrays, arrays + static)))
+
+
+def _loss(labels: Value, logits: Value, label_length: Value, logit_length: Value, blank: int) -> Value:
     labels = tnp.maximum(convert(asarray(labels), I32), 0)
     count = convert(asarray(label_length), I32)
     length = convert(asarray(logit_length), I32)
@@ -87,6 +113,11 @@ def ctc_beam_search_decode(inputs: ArrayLike, length: ArrayLike, beam_width: int
                            top_paths: int = 1, blank: int = 0) -> tuple[Value, Value]:
     """The `top_paths` most probable label sequences found by keeping `beam_width` of them after each
     step: (top_paths, batch, T) with -1 behind them, and log-probabilities (batch, top_paths)."""
+    return _at_once(_beam_search, (inputs, length), beam_width, top_paths, blank)
+
+
+def _beam_search(inputs: Value, length: Value, beam_width: int, top_paths: int, blank: int
+                 ) -> tuple[Value, Value]:
     logs, length = _log_probabilities(inputs), convert(asarray(length), I32)
     _, steps, classes = logs.shape
     width = max(beam_width, top_paths)

@@ -7,7 +7,9 @@ import pytest
 
 from tfn import nn
 from tfn.compiler import numpy as tnp
+from tfn.compiler.nn.ctc import _compiled, _loss
 from tfn.compiler.trace.grad import grad
+from tfn.compiler.trace.jit import jit
 
 RNG = np.random.default_rng(0)
 
@@ -80,3 +82,16 @@ def test_greedy(engine):
     np.testing.assert_array_equal(scores, [[-10], [-4]])
     every, _ = engine(lambda x, n: nn.ctc_greedy_decode(x, n, False), inputs, np.int32([5, 2]))
     np.testing.assert_array_equal(every[0], [[1, 1, 1, 2, -1], [2, 2, -1, -1, -1]])
+
+
+def test_eager_calls_are_traced_once_per_signature():
+    logits = RNG.normal(size=(2, 4, 3)).astype("f4")
+    labels, counts, lengths = np.int32([[1, 2], [2, 0]]), np.int32([2, 1]), np.int32([4, 3])
+    first = nn.ctc_loss(labels, logits, counts, lengths)
+    compiled = _compiled(_loss, 4, 1)
+    text = compiled.explain()
+    again = nn.ctc_loss(labels, logits * 2, counts, lengths)
+    assert compiled.explain() == text
+    for found, values in ((first, logits), (again, logits * 2)):
+        traced = jit(lambda v: nn.ctc_loss(labels, v, counts, lengths))(values)
+        np.testing.assert_allclose(np.asarray(found), np.asarray(traced), rtol=1e-6)
