@@ -18,12 +18,16 @@ from .activation import softmax
 
 def dot_product_attention(query: ArrayLike, key: ArrayLike, value: ArrayLike,
                           bias: ArrayLike | None = None, mask: ArrayLike | None = None,
-                          scale: float | None = None, is_causal: bool = False) -> Value:
+                          scale: float | None = None, is_causal: bool = False,
+                          soft_cap: float | None = None) -> Value:
     """softmax(query @ key * scale + bias) @ value.
 
     query (batch, T, heads, d); key and value (batch, S, groups, d) where groups divides heads;
-    bias and boolean mask broadcast to (batch, heads, T, S). Scores are computed in f32.
+    bias and boolean mask broadcast to (batch, heads, T, S). Scores are computed in f32. With a
+    `soft_cap` c > 0 they become c tanh(scores / c) before bias and masks (Gemma 2, section 2).
     """
+    if soft_cap is not None and not soft_cap > 0:
+        raise OpError(f"attention: soft_cap must be above 0, got {soft_cap}", user_location())
     query, key, value = floating(query), floating(key), floating(value)
     heads, groups = query.shape[2], key.shape[2]
     if heads % groups:
@@ -37,10 +41,14 @@ def dot_product_attention(query: ArrayLike, key: ArrayLike, value: ArrayLike,
     def attend(q, k, v, *rest):
         given = iter(rest)
         return _attend(q, k, v, next(given) if has_bias else None,
-                       next(given) if has_mask else None, scale, is_causal)
+                       next(given) if has_mask else None, scale, is_causal, soft_cap)
 
-    return composite("tfn.attention", attend, query, key, value, *map(asarray, extra),
-                     scale=float(scale), is_causal=is_causal, bias=has_bias, mask=has_mask)
+    operands = (query, key, value, *map(asarray, extra))
+    if soft_cap is not None:
+        # Who knows the composite by its name knows no caps.
+        return attend(*operands)
+    return composite("tfn.attention", attend, *operands, scale=float(scale), is_causal=is_causal,
+                     bias=has_bias, mask=has_mask)
 
 
 def _derivative(op: Op):
@@ -65,12 +73,15 @@ def _derivative(op: Op):
 DERIVATIVES["tfn.attention"] = _derivative
 
 
-def _attend(q: Value, k: Value, v: Value, bias, mask, scale: float, is_causal: bool) -> Value:
+def _attend(q: Value, k: Value, v: Value, bias, mask, scale: float, is_causal: bool,
+            soft_cap: float | None = None) -> Value:
     repeats = q.shape[2] // k.shape[2]
     if repeats > 1:
         k, v = tnp.repeat(k, repeats, 2), tnp.repeat(v, repeats, 2)
     scores = tnp.einsum("btnh,bsnh->bnts", convert(q, F32) if dtype_of(q).bits == 16 else q,
                         convert(k, F32) if dtype_of(k).bits == 16 else k) * scale
+    if soft_cap is not None:
+        scores = tnp.tanh(scores / soft_cap) * soft_cap
     if bias is not None:
         scores = scores + bias
     lowest = -0.7 * largest_of(dtype_of(scores))

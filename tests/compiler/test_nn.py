@@ -299,6 +299,18 @@ def test_attention(engine, groups, variant):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_attention_with_a_soft_cap(engine):
+    q, k, v = (random(2, 5, 4, 8) * 4 for _ in range(3))
+    mask = RNG.random((2, 1, 5, 5)) > 0.4
+    mask[..., 0] = True
+    found = engine(lambda a, b, c: nn.dot_product_attention(a, b, c, mask=mask, soft_cap=3.0), q, k, v)
+    scores = 3 * np.tanh(np.einsum("btnh,bsnh->bnts", q, k) / np.sqrt(8) / 3)
+    expected = np.einsum("bnts,bsnh->btnh", _softmax(np.where(mask, scores, -np.inf)), v)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(OpError, match="soft_cap must be above 0, got 0"):
+        nn.dot_product_attention(q, k, v, soft_cap=0)
+
+
 def test_cross_entropies(engine):
     logits = np.float32([[2, -1, 100], [0, 0, 0], [-100, 3, 5]])
     labels = np.array([0, 2, 1])

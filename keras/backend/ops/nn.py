@@ -145,12 +145,9 @@ def psnr(x1, x2, max_val):
 
 def dot_product_attention(query, key, value, bias=None, mask=None, scale=None, is_causal=False,
                           flash_attention=None, attn_logits_soft_cap=None):
-    if attn_logits_soft_cap is not None:
-        raise NotImplementedError("attn_logits_soft_cap is not supported by the tfn backend;"
-                                  " Keras has it on TPUs only")
     query, key, value = together_floating(query, key, value)
     return tnn.dot_product_attention(query, key, value, bias=bias, mask=mask, scale=scale,
-                                     is_causal=is_causal)
+                                     is_causal=is_causal, soft_cap=attn_logits_soft_cap)
 
 
 # -- losses -------------------------------------------------------------------------------------------
