@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 
 from .mathlib_circle import circular, circular_far
 from .mathlib_double import DOUBLE
+from .mathlib_gelu import GELU
 from .mathlib_single import SINGLE
 from .minifloat import MINI
 
-_SOURCES: dict[str, Callable[[], str]] = {**SINGLE, **DOUBLE, **MINI}
+_SOURCES: dict[str, Callable[[], str]] = {**SINGLE, **GELU, **DOUBLE, **MINI}
 _BRANCHING: dict[str, Callable[[int, Mapping[int, str] | None], str]] = {
     f"tfn.{name}": functools.partial(circular, name) for name in ("sin", "cos", "tan")}
 """Functions of f32 that branch, and so are functions of vectors, too."""

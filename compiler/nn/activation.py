@@ -11,9 +11,10 @@ import math
 import numpy as np
 
 from .. import numpy as tnp
+from ..ir.core import Op
 from ..numpy import direct
 from ..numpy.promote import ArrayLike, Value, asarray, dtype_of, floating, normalize_axes
-from ..ops.control import composite
+from ..ops.control import DERIVATIVES, composite
 from ..trace.grad import stop_gradient
 
 
@@ -183,6 +184,24 @@ def _gelu_tanh(x: Value) -> Value:
 
 def _gelu_erf(x: Value) -> Value:
     return 0.5 * x * (1 + tnp.erf(x * math.sqrt(0.5)))
+
+
+def _gelu_derivative(op: Op):
+    """The rule `vjp` of the form with erf: the derivative is a composite of its own."""
+    if op.attributes["composite_attributes"]["approximate"]:
+        return None
+
+    def slope(x: Value) -> Value:
+        density = tnp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+        return 0.5 * (1 + tnp.erf(x * math.sqrt(0.5))) + x * density
+
+    def rule(cotangents, op, operands, results):
+        return [cotangents[0] * composite("tfn.gelu_slope", slope, *operands, approximate=False)]
+
+    return rule
+
+
+DERIVATIVES["tfn.gelu"] = _gelu_derivative
 
 
 def softmax(x: ArrayLike, axis=-1) -> Value:

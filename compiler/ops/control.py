@@ -217,8 +217,8 @@ def _along_axis(attributes) -> dict:
 
 
 KEPT: dict[str, Callable[[dict], dict]] = {
-    "tfn.gelu": dict, "tfn.log_softmax": _along_axis, "tfn.softmax": _along_axis,
-    "tfn.stop_gradient": dict,
+    "tfn.gelu": dict, "tfn.gelu_slope": dict, "tfn.log_softmax": _along_axis,
+    "tfn.softmax": _along_axis, "tfn.stop_gradient": dict,
 }
 """Composites that mean the same for a batch of examples, and their attributes then."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ..ir.core import Block, Function, Op, Value
 from ..ir.rewrite import Rewriter, clone_block
-from ..ops import attention, cumulative, recurrent
+from ..ops import attention, cumulative, gelu, recurrent
 from ..ops.control import INLINED, body_of
 
 KERNELS: dict[str, Callable[[Op], Op | None]] = {
@@ -18,6 +18,7 @@ KERNELS: dict[str, Callable[[Op], Op | None]] = {
     "tfn.gru": recurrent.as_kernel, "tfn.gru_backward": recurrent.as_kernel,
     "tfn.simple_rnn": recurrent.as_kernel, "tfn.simple_rnn_backward": recurrent.as_kernel,
     "tfn.cumulative": cumulative.as_kernel,
+    "tfn.gelu": gelu.as_kernel, "tfn.gelu_slope": gelu.as_kernel,
 }
 """Composite -> the op that has a kernel for it, if it fits."""
 

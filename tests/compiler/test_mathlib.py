@@ -89,6 +89,43 @@ def test_error_of_special_functions(name, function, least, dtype):
     assert distance.max() <= (4 if dtype is np.float32 else 20)
 
 
+def composed_gelu(x, slope):
+    """gelu as a formula of f32, or its derivative."""
+    half, root = np.float32(0.5), np.float32(np.sqrt(0.5))
+    cdf = half * (1 + run("chlo.erf", x * root))
+    density = run("stablehlo.exponential", -half * x * x) * np.float32(1 / np.sqrt(2 * np.pi))
+    return cdf + x * density if slope else x * cdf
+
+
+@pytest.mark.parametrize("name", ["tfn.gelu", "tfn.gelu_slope"])
+def test_gelu_is_more_accurate_than_its_formula(name):
+    from math import erfc
+
+    x = np.concatenate([RNG.uniform(-6, 6, 60000), np.exp(RNG.uniform(-20, 2, 20000)),
+                        -np.exp(RNG.uniform(-20, 2, 20000))]).astype(np.float32)
+    wide, slope = x.astype(np.float64), name == "tfn.gelu_slope"
+    cdf = np.array([erfc(-v) / 2 for v in wide * np.sqrt(0.5)])
+    true = (cdf + wide * np.exp(-wide * wide / 2) / np.sqrt(2 * np.pi)) if slope else wide * cdf
+    found = np.abs(run(name, x) - true)
+    formula = np.abs(composed_gelu(x, slope) - true)
+    for low, high in ((-6, -4), (-4, -2), (-2, -1), (-1, 0), (0, 1), (1, 2), (2, 6)):
+        inside = (low < x) & (x < high)
+        assert found[inside].max() <= 1.02 * formula[inside].max(), (low, high)
+        assert np.sqrt((found[inside]**2).mean()) <= 1.02 * np.sqrt((formula[inside]**2).mean())
+    unit = np.spacing(np.abs(true).astype(np.float32))
+    assert (found / unit)[x > -0.5 if slope else x > -0.7].max() <= (4 if slope else 2)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["tfn.gelu", "tfn.gelu_slope"])
+def test_gelu_of_special_values(name):
+    x = np.float32([0, -0.0, np.inf, -np.inf, np.nan, 1e-40, -1e-40, 1e-45, 3e38, -3e38, 100, -100])
+    found, expected = run(name, x), composed_gelu(x, name == "tfn.gelu_slope")
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    known = ~np.isnan(expected) & ((x != -100) | (name == "tfn.gelu"))
+    np.testing.assert_array_equal(np.signbit(found[known]), np.signbit(expected[known]))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_erf_inv_is_the_inverse(dtype):
     """Also next to 1, where erf is flat: there erfc tells how far it is from 1."""

@@ -7,12 +7,15 @@ import pytest
 
 import tfn.compiler.nn as nn
 import tfn.compiler.numpy as tnp
+from tfn.compiler.codegen.target import Target
 from tfn.compiler.errors import OpError
 from tfn.compiler.ir.core import TensorType
 from tfn.compiler.ir.dims import Dim
-from tfn.compiler.ir.dtypes import F32
+from tfn.compiler.ir.dtypes import BF16, F32
+from tfn.compiler.passes.inline import inline
+from tfn.compiler.trace.batch import vmap
 from tfn.compiler.trace.core import trace
-from tfn.compiler.trace.grad import grad
+from tfn.compiler.trace.grad import grad, vjp
 
 RNG = np.random.default_rng(0)
 X = np.float32([-120, -3, -1, -0.5, 0, 0.25, 1, 2.5, 6, 7, 120])
@@ -90,6 +93,18 @@ def test_gelu(engine, approximate):
                                 else erf(v / sqrt(2)))) for v in X.tolist()]
     np.testing.assert_allclose(engine(lambda x: nn.gelu(x, approximate), X), expected, rtol=1e-5,
                                atol=1e-6)
+
+
+def test_gelu_and_its_gradient_are_ops_where_code_is_made():
+    """Batched, too; f32 only, the formula stays for other types."""
+    def both(x):
+        y, pull = vjp(lambda v: nn.gelu(v, False), x)
+        return [y, *pull(y)]
+
+    for function, dtype, count in ((both, F32, 2), (vmap(both), F32, 2), (both, BF16, 0)):
+        traced, _ = trace(lambda x, f=function: list(f(x)), [TensorType((4, 8), dtype)])
+        names = [op.name for op in inline(traced, Target.host()).ops]
+        assert sum(name.startswith("tfn.gelu") for name in names) == count
 
 
 @pytest.mark.parametrize("axis", [-1, 0, (0, 1)])
