@@ -61,7 +61,8 @@ def command(
     """Run Keras's own tests.
 
     Prints a table per folder and the tests that fail. Tests in keras_excluded.txt are skipped for the
-    reason given there. The exit code is 1 when a test fails, with --compare only when it passed there.
+    reason given there, and those that need a package which is not installed. The exit code is 1 when a
+    test fails, with --compare only when it passed there.
     """
     root = keras_source()
     theirs = None if compare is None else read_passed(compare)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,14 @@ import pytest
 
 TEST_GRAFTS = {"keras.src.trainers.trainer_test": "trainer.Trainer"}
 """Test modules that choose the class under test by the backend's name, as Keras's own modules do."""
+
+OPTIONAL = ("PIL", "grain", "jax", "onnxruntime", "orbax", "pandas", "pydot", "scipy", "sklearn",
+            "tensorboard", "tensorflow", "torch")
+"""What Keras's tests import and Keras does not need. Without it a test is skipped."""
+
+_LACKING = re.compile(r"ModuleNotFoundError: No module named '(\w+)|requires installing (TensorFlow)|"
+                      r"requires the (\w+) module|requires (PIL)\b")
+"""How Python and Keras say that a package is missing."""
 
 
 def skip_if_backend(name: str, reason: str) -> pytest.MarkDecorator:
@@ -70,18 +80,30 @@ class Suite:
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if not report.passed:
-            self.tell(id=self.below(report.nodeid), outcome=report.outcome, detail=_last_line(report))
+            self.tell(id=self.below(report.nodeid), **_said(report))
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.tell(started=self.below(nodeid))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or not report.passed:
-            self.tell(id=self.below(report.nodeid), outcome=report.outcome,
-                      detail="" if report.passed else _last_line(report))
+            self.tell(id=self.below(report.nodeid), **_said(report))
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         self.tell(finished=self.below(nodeid))
+
+
+def _said(report: Any) -> dict[str, str]:
+    """The outcome of a test, and why."""
+    if report.passed:
+        return {"outcome": "passed", "detail": ""}
+    detail = _last_line(report)
+    # The backend imports none of these: it is Keras or the test that asks.
+    asked = _LACKING.search(detail)
+    name = "" if asked is None else asked[asked.lastindex or 0].replace("TensorFlow", "tensorflow")
+    if report.failed and name in OPTIONAL and find_spec(name) is None:
+        return {"outcome": "skipped", "detail": f"needs {name}, which is not installed"}
+    return {"outcome": report.outcome, "detail": detail}
 
 
 def _last_line(report: Any) -> str:
