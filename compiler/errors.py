@@ -95,28 +95,29 @@ class ParseError(TfnError, ValueError):
     """Malformed StableHLO text; `location` is the place in the text."""
 
 
-def user_location() -> Location | None:
+def user_location(scope: str = "") -> Location | None:
     """The innermost frame that is neither tfn nor a library between it and the user.
 
     The library's own frame nearest to tfn is kept beside it: in a model made of a library's layers it
-    tells which one.
+    tells which one; `scope` is that layer's path.
     """
     frame: FrameType | None = sys._getframe(1)
     last = library = None
     while frame is not None:
         whose = _KNOWN.get(frame.f_code.co_filename) or _classify(frame.f_code.co_filename)
         if whose is _USER:
-            return _location(frame, library)
+            return _location(frame, library, scope)
         if whose is _LIBRARY and library is None:
             library = (frame.f_code, frame.f_lineno)
         last = frame
         frame = frame.f_back
-    return _location(last, None) if last else None
+    return _location(last, None, scope) if last else None
 
 
-def _location(frame: FrameType, library: tuple | None) -> Location:
+def _location(frame: FrameType, library: tuple | None, scope: str) -> Location:
     code = frame.f_code
-    return Location(code.co_filename, frame.f_lineno, code.co_name, (code, frame.f_lasti), library)
+    return Location(code.co_filename, frame.f_lineno, code.co_name, (code, frame.f_lasti), library,
+                    scope=scope)
 
 
 _WIDEST = 200

@@ -28,7 +28,7 @@ from .runtime.peaks import Peaks, measure
 from .runtime.plan import Step
 from .runtime.pool import pool
 from .runtime.walk import RECORDS
-from .tally import operations
+from .tally import Part, operations, shares
 
 _CAPACITY = 1 << 20
 _SILENT = ("constant", "broadcast_in_dim", "reshape", "iota")
@@ -45,6 +45,8 @@ class Row:
     nbytes: float
     calls: int = 0
     seconds: float = 0.0
+    shares: dict[Part, float] = field(default_factory=dict)
+    """How much of it belongs to which part of a model; 1 in all, or nothing for a copy."""
 
     @property
     def flops_per_second(self) -> float:
@@ -180,7 +182,7 @@ def _read(found: Profile, log: np.ndarray) -> None:
                 # The phases of a kernel are one row, and so is what a loop runs again.
                 key = (id(executable), sizes, id(step.op) if step.op is not None else address)
                 if key not in by_op:
-                    by_op[key] = _row(step, dict(sizes))
+                    by_op[key] = row_of(step, dict(sizes))
                 rows[address] = by_op[key]
                 if step.phase == 0:
                     seen.add((address, 0))
@@ -205,7 +207,8 @@ def _addresses(table: np.ndarray) -> list[int]:
     return found
 
 
-def _row(step: Step, sizes: dict[str, int]) -> Row:
+def row_of(step: Step, sizes: dict[str, int]) -> Row:
+    """A step of a plan as a row that has not run."""
     op = step.op or step.host or step.collective
     if op is None:
         moved = 2 * step.work.tasks(sizes) if step.kernel is None and step.jump is None else 0
@@ -216,7 +219,8 @@ def _row(step: Step, sizes: dict[str, int]) -> Row:
     nbytes = sum(_value(v, sizes) for v in (*op.operands, *op.results))
     name = step.kernel.name if step.kernel is not None else op.name
     location = next((o.location for o in reversed(inside) if o.location is not None), op.location)
-    return Row(name, told, location, operations(inside, sizes), float(nbytes))
+    return Row(name, told, location, operations(inside, sizes), float(nbytes),
+               shares=shares(inside, sizes))
 
 
 def _value(value: Value, sizes: dict[str, int]) -> int:

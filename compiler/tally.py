@@ -1,4 +1,5 @@
-"""How many arithmetic operations ops do: a multiply-add is two, an exponential one."""
+"""How many arithmetic operations ops do: a multiply-add is two, an exponential one. And which parts of
+a model do them."""
 
 from __future__ import annotations
 
@@ -14,6 +15,33 @@ from .ops.winograd import OUTPUTS, POINTS
 def operations(ops: Sequence[Op], sizes: Mapping[str, int]) -> float:
     """Of the ops of one kernel, for given sizes of the symbolic dims."""
     return sum(_COUNTS.get(op.name, _elements)(op, sizes) for op in ops)
+
+
+Part = tuple[str, bool]
+"""The scope of a part of a model (`Location.scope`), and whether it is the derivative's."""
+
+
+def part_of(op: Op) -> Part:
+    return ("", False) if op.location is None else (op.location.scope, op.location.derivative)
+
+
+def shares(ops: Sequence[Op], sizes: Mapping[str, int]) -> dict[Part, float]:
+    """How much of a kernel belongs to which part, 1 in all: by the operations of its ops, or by the
+    numbers they move if they compute nothing."""
+    found: dict[Part, float] = {}
+    for weigh in (lambda op: operations([op], sizes), lambda op: _moved(op, sizes), lambda op: 1.0):
+        for op in ops:
+            found[part_of(op)] = found.get(part_of(op), 0.0) + weigh(op)
+        total = sum(found.values())
+        if total:
+            return {part: weight / total for part, weight in found.items() if weight}
+    return {}
+
+
+def _moved(op: Op, sizes: Mapping[str, int]) -> float:
+    if op.name == "stablehlo.constant":
+        return 0.0
+    return sum(_count(result, sizes) for result in op.results)
 
 
 def _size(extent: Extent, sizes: Mapping[str, int]) -> int:
@@ -66,8 +94,16 @@ def _winograd(op: Op, sizes: Mapping[str, int]) -> float:
     return 2.0 * POINTS * tiles * _size(op.operands[0].shape[3], sizes) * features
 
 
+def _recurrent(op: Op, sizes: Mapping[str, int]) -> float:
+    """A product with the weights of the state, and the activations of the gates, for every step."""
+    gates, weights = op.operands[0], op.operands[-1]
+    steps = float(_size(gates.shape[0], sizes)) * float(_size(gates.shape[1], sizes))
+    return 2 * steps * _count(weights, sizes) + _count(gates, sizes)
+
+
 _COUNTS = {
     "stablehlo.dot_general": _products, "stablehlo.convolution": _windows,
     "tfn.winograd": _winograd, "stablehlo.reduce": _reads, "stablehlo.reduce_window": _reads,
+    **dict.fromkeys(("tfn.lstm", "tfn.lstm_backward", "tfn.gru", "tfn.gru_backward"), _recurrent),
     "tfn.attention": _attention(2), "tfn.attention_backward": _attention(5),
 }

@@ -29,6 +29,8 @@ if __name__ == "keras":
 else:
     from . import plug as _plug
 
+    _OWN = {"trace_inference": ".export", "EXPORTERS": ".export", "explain": ".explanation"}
+
     def __getattr__(name: str):
         """Names of Keras, and the functions of this package."""
         from importlib import import_module
@@ -36,12 +38,12 @@ else:
         if name.startswith("__"):
             raise AttributeError(name)
         _plug.install()
-        if name in ("trace_inference", "EXPORTERS"):
-            return getattr(import_module(".export", __name__), name)
+        if name in _OWN:
+            return getattr(import_module(_OWN[name], __name__), name)
         return getattr(import_module("keras"), name)
 
     def __dir__():
         from importlib import import_module
 
         _plug.install()
-        return [*dir(import_module("keras")), "trace_inference", "EXPORTERS"]
+        return [*dir(import_module("keras")), *_OWN]

@@ -47,7 +47,7 @@ def trace_inference(model: Any, name: str = "serving_default") -> InferenceProgr
     if not model.built or not getattr(model, "inputs", None):
         raise TfnError(f"the model {model.name!r} has no known inputs: call it on a batch once, or"
                        " give its first layer a shape, before exporting it")
-    structure = _input_structure(model)
+    structure = input_structure(model)
     inputs = tree.flatten(structure)
     input_specs = tuple((_identifier(x.name), as_dtype(x.dtype), _symbolic(model, x.shape))
                         for x in inputs)
@@ -75,7 +75,7 @@ def trace_inference(model: Any, name: str = "serving_default") -> InferenceProgr
     return InferenceProgram(function, weights, input_specs, outputs)
 
 
-def _input_structure(model: Any) -> Any:
+def input_structure(model: Any) -> Any:
     """The inputs in the nesting the model is called with."""
     functional = getattr(model, "_functional", None) or model
     found = getattr(functional, "_inputs_struct", model.inputs)

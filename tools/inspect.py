@@ -1,4 +1,4 @@
-"""`tfn inspect`: the IR of a program at any stage, or what a bundle offers."""
+"""`tfn inspect`: the IR of a program at any stage, what a bundle offers, or what a model costs."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ NAME = "inspect"
 
 
 def command(
-    path: Path = typer.Argument(None, help="A bundle, a StableHLO file, a run folder, or a kernel's"
-                                " .ll file among the dumps of TFN_DUMP, which is run alone."),
+    path: Path = typer.Argument(None, help="A bundle, a StableHLO file, a run folder, a .keras file,"
+                                " or a kernel's .ll file among the dumps of TFN_DUMP, which is run"
+                                " alone."),
     stage: str = typer.Option(None, help="Show the IR after this pass; `parse` shows it as read,"
                               " `plan` the steps and the memory they use, `profile` how long each"
                               " takes on numbers made up, `list` what there is."),
     function: str = typer.Option(None, help="Which function or signature.  [default: all]"),
+    batch: int = typer.Option(1, min=1, help="The batch size a .keras file's costs are for."),
     json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Look inside.
 
         tfn inspect exported/digits
+        tfn inspect model.keras --batch 32
         tfn inspect exported/digits --stage fuse
         tfn inspect step.mlir --stage plan
         tfn inspect step.mlir --stage profile
@@ -43,6 +46,9 @@ def command(
         return
     from .export import is_bundle
 
+    if path.suffix == ".keras" and stage is None:
+        _costs(path, batch, json)
+        return
     if path.is_dir() and is_bundle(path):
         from ..export import read_bundle
 
@@ -51,7 +57,7 @@ def command(
             _signatures(bundle, json)
             return
         functions = {n: s.function for n, s in bundle.signatures.items()}
-    elif path.is_dir():
+    elif path.is_dir() or path.suffix == ".keras":
         from .exporters import bundle_of
         from .run_folder import open_model
 
@@ -74,6 +80,17 @@ def command(
     else:
         for text in texts.values():
             print(text)
+
+
+def _costs(path: Path, batch: int, json: bool) -> None:
+    from ..keras.explanation import costs
+    from ..keras.loading import load
+
+    found = costs(load(path, compile=False), batch)
+    if json:
+        print_json(found.to_dict())
+    else:
+        console.print(found)
 
 
 def _list_stages(json: bool) -> None:

@@ -82,14 +82,12 @@ class RunFolder:
 
 def load_model(file: Path) -> Any:
     """The Keras model in a `.keras` file. Raises `RunError` when it cannot be read."""
-    import keras
+    from ..keras.loading import KerasFileError, load
 
     try:
-        return keras.models.load_model(file)
-    except Exception as error:
-        text = " ".join(str(error).split())[:400]
-        raise RunError(f"{file} cannot be loaded as a Keras model: {text}; train again or give"
-                       " another file") from error
+        return load(file)
+    except KerasFileError as error:
+        raise RunError(f"{error}; train again or give another file") from error
 
 
 def open_model(path: Path) -> tuple[Any, str]:

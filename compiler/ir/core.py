@@ -33,6 +33,8 @@ class Location:
     """Code object (or its name) and line of the library function between the user and the op."""
     derivative: bool = field(default=False, compare=False)
     """The op belongs to the derivative of what stands there."""
+    scope: str = field(default="", compare=False)
+    """The part of a model that was running, as a path of names: `encoder/dense_1`."""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
@@ -40,7 +42,7 @@ class Location:
     def __reduce__(self):
         library = self.library and (self._library_name(), self.library[1])
         return Location, (self.file, self.line, self.function, self.columns(), library,
-                          self.derivative)
+                          self.derivative, self.scope)
 
     def of_derivative(self) -> Location:
         return replace(self, derivative=True)

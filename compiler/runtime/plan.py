@@ -88,6 +88,15 @@ def make_plan(function: Function, target: Target, threads: int | None = None) ->
     return plan
 
 
+def residents(function: Function, target: Target) -> list[tuple[Op | None, Buffer]]:
+    """What lives in the arena of a fused function: who writes it (None: a copy), its size, and from
+    which node to which it is there."""
+    planner = _Planner(function, target, pool().threads)
+    planner.run()
+    nodes = planner.program.nodes
+    return [(nodes[b.first].op, b) for b in planner.buffers]
+
+
 class _Planner:
     def __init__(self, function: Function, target: Target, threads: int):
         self.function, self.target, self.threads = function, target, threads
@@ -97,6 +106,8 @@ class _Planner:
         self.last: dict[Value, int] = {}
         self.kernels: dict[Node, Kernel] = {}
         self.scratch: dict[tuple[Node, str], Place] = {}
+        self.buffers: list[Buffer] = []
+        """What is in the arena."""
         self.numbers: list[int] = []
         """The first step of each node."""
 
@@ -162,7 +173,7 @@ class _Planner:
     def _arena(self, nodes: list[Node]) -> None:
         """Offsets for everything that lives and dies inside the program, and for scratch memory."""
         tenants: list[Value | tuple[Node, str]] = []
-        buffers: list[Buffer] = []
+        buffers = self.buffers
         for number, node in enumerate(nodes):
             for value in map(self.root, node.writes):
                 if value not in self.places:

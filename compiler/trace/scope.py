@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import user_location
@@ -42,7 +43,17 @@ class located:
 
 def current_location() -> Location | None:
     """The user's line that recorded ops belong to."""
-    return getattr(_STATE, "location", None) or user_location()
+    return getattr(_STATE, "location", None) or user_location(_path())
+
+
+_path: Callable[[], str] = str
+"""No part has a name until a front end gives it one."""
+
+
+def named_by(path: Callable[[], str]) -> None:
+    """Let `path` say which part of a model is running: the `scope` of the locations of its ops."""
+    global _path
+    _path = path
 
 
 def current_graph() -> Graph | None:

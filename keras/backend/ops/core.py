@@ -10,7 +10,7 @@ from keras.src import tree
 from keras.src.backend.common import standardize_dtype
 from keras.src.backend.common.dtypes import result_type
 from keras.src.backend.common.keras_tensor import KerasTensor
-from keras.src.backend.common.name_scope import name_scope
+from keras.src.backend.common.name_scope import current_path, name_scope
 from keras.src.backend.common.stateless_scope import StatelessScope, get_stateless_scope
 from keras.src.backend.common.symbolic_scope import SymbolicScope
 
@@ -24,12 +24,15 @@ from ....compiler.trace.core import Array, Graph, Tracer, current_graph
 from ....compiler.trace.custom import custom_vjp
 from ....compiler.trace.grad import stop_gradient as _stop_gradient
 from ....compiler.trace.remat import checkpoint
+from ....compiler.trace.scope import named_by
 from ....compiler.trace.trips import trip_count
 
 SUPPORTS_SPARSE_TENSORS = False
 SUPPORTS_RAGGED_TENSORS = False
 SUPPORTS_COMPLEX_DTYPES = True
 IS_THREAD_SAFE = True
+
+named_by(current_path)
 
 __all__ = ["name_scope"]
 
