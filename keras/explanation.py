@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from ..compiler.codegen.target import Target
-from ..compiler.compile import Executable, compile_function
+from ..compiler.compile import Executable, run_passes
 from ..compiler.errors import TfnError
 from ..compiler.ir.core import Function, Op
 from ..compiler.profile import Profile, Row, profile, row_of
 from ..compiler.runtime.bound import size_of
-from ..compiler.runtime.plan import residents
+from ..compiler.runtime.plan import make_plan, residents
 from ..compiler.tally import Part, part_of, shares
 
 BATCH = 32
@@ -188,7 +188,7 @@ def explain(model: Any, inputs: Any = None, *, train: bool = False) -> Explanati
     kinds, step = (TRAINED, model.train_step) if train else (PREDICTED, model.predict_step)
     state = tuple([v.value for v in model.variables_of(kind)] for kind in kinds)
     function = _traced(model.program_of(step, kinds), state, data)
-    executable = compile_function(function)
+    executable = _compiled(function)
     found, runs = _measured(executable, state, data)
     return _explanation(model, "train" if train else "predict", _named(data[0]), function, executable,
                         {}, _typical(found, runs), runs, found)
@@ -200,7 +200,7 @@ def costs(model: Any, batch: int = 1) -> Explanation:
     from .export import trace_inference
 
     program = trace_inference(model)
-    executable = compile_function(program.function)
+    executable = _compiled(program.function)
     sizes = {"batch": batch}
     rows = [(row_of(step, sizes), 1.0, 0.0) for step in executable.plan.steps
             if step.phase == 0 and step.jump is None]
@@ -239,6 +239,12 @@ def _traced(program: Any, state: Any, data: Any) -> Function:
     # A model that runs eagerly is explained as it would be compiled.
     program = program if isinstance(program, Jitted) else jit(program)
     return program.trace(state, data)
+
+
+def _compiled(function: Function) -> Executable:
+    """With its fused ops, which a plan from the cache does not have."""
+    fused = run_passes(function, Target.host())
+    return Executable(fused, make_plan(fused, Target.host()))
 
 
 def _measured(executable: Executable, state: Any, data: Any) -> tuple[Profile, int]:
