@@ -245,3 +245,45 @@ def test_infinities_and_nans_stay_where_they_are():
     expected = np.zeros((1, 9, 9), bool)
     expected[0, 3:6, 3:6] = expected[0, 0:2, 7:9] = True
     np.testing.assert_array_equal(bad, np.broadcast_to(expected[..., None], bad.shape))
+
+
+# -- kernels of one tap ----------------------------------------------------------------------------
+
+def contractions(executable):
+    return sorted(op.name for kernel in executable.function.ops for region in kernel.regions
+                  for op in region.ops if op.definition.contraction is not None)
+
+
+@pytest.mark.parametrize("order", ["hwio", "oihw", "ohwi", "iohw"])
+@pytest.mark.parametrize("image", ["nhwc", "nchw"])
+def test_one_tap_is_a_product(order, image):
+    x = random(*({"n": 3, "c": 37, "h": 6, "w": 7}[d] for d in image))
+    w = random(*({"i": 37, "o": 50}.get(d, 1) for d in order))
+    dims = tuple(image.index(d) for d in "hw")
+    numbers = ConvDimensionNumbers(0, image.index("c"), dims, order.index("i"), order.index("o"),
+                                   tuple(order.index(d) for d in "hw"), 0, image.index("c"), dims)
+
+    def program(x, w):
+        y, back = vjp(lambda x, w: bind("stablehlo.convolution", x, w, dimension_numbers=numbers,
+                                        feature_group_count=1, batch_group_count=1), x, w)
+        return [y, back(y)[0]]
+
+    assert contractions(check(program, x, w)) == ["stablehlo.dot_general"] * 2
+
+
+@pytest.mark.parametrize(("shape", "options"), [
+    ((2, 6, 7, 8), dict(strides=2)), ((2, 6, 7, 8), dict(padding=[(1, 0), (0, 0)])),
+    ((2, 6, 7, 16), {})])
+def test_one_tap_of_some_pixels_or_groups_is_none(shape, options):
+    executable = check(lambda x, w: [nn.conv(x, w, **options)], random(*shape), random(1, 1, 8, 12))
+    assert contractions(executable) == ["stablehlo.convolution"]
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_one_tap_gives_the_same_bits_in_any_batch(size):
+    x, w = random(9, size, size, 600), random(1, 1, 600, 70)
+    any_batch = compiled(lambda x, w: [nn.conv(x, w)], x, w, symbolic=(0,))
+    (whole,) = any_batch(x, w)
+    for start, stop in ((0, 1), (3, 4), (2, 9)):
+        (part,) = any_batch(x[start:stop], w)
+        assert part.tobytes() == whole[start:stop].tobytes()
