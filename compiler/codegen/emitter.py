@@ -129,6 +129,15 @@ class Emitter(Text):
             position = self.iadd(self.imul(position, self.extent(value, d)), i)
         return position
 
+    def split(self, position: Index, value: Value, dims: int) -> list[Index]:
+        """A row-major position among the leading `dims` of `value` as an index of them."""
+        index: list[Index] = []
+        for d in range(dims - 1, 0, -1):
+            extent = self.imax(self.extent(value, d), 1)
+            index.insert(0, self.irem(position, extent))
+            position = self.idiv(position, extent)
+        return [position, *index]
+
     def at(self, value: Value, index: Sequence[Index]) -> str:
         """The register of `value[index]`."""
         if value in self._bound:

@@ -24,6 +24,7 @@ from .contraction import contraction
 from .convolution import convolution
 from .emitter import Emitter, Outline
 from .extents import Extents
+from .gather import gather, gathering
 from .gemm import gemm
 from .matrix import is_matrix_product
 from .overwrite import overwritable
@@ -89,6 +90,8 @@ def emit_kernel(op: Op, target: Target) -> Kernel:
             only.definition.rule("kernel")(emit, only)
     elif transposition(block) is not None:
         transposed(emit, block.ops[0], outputs[0][1], target)
+    elif gathering(block) is not None:
+        gather(emit, block.ops[0], outputs[0][1])
     elif updated(op) is not None:
         (result, pointer), = outputs
         assert result.op is not None

@@ -67,7 +67,7 @@ def link_here(texts: Sequence[str], exported: Sequence[str], target: Target) -> 
 _FUNCTION = re.compile(r"^define internal (void @[^\n]*\) #([12])) \{\n.*?^\}\n",
                        re.MULTILINE | re.DOTALL)
 _CALLED = re.compile(r"^define internal void @([^\s(]*)\([^\n]*\) #2 ", re.MULTILINE)
-_SHARED = re.compile(r"^(?:declare|attributes|@(?!llvm\.)[^ ]+ =) .*\n", re.MULTILINE)
+_SHARED = re.compile(r"^(?:declare|attributes|@(?!llvm\.)[^ ]+ =|![0-9]+ =) .*\n", re.MULTILINE)
 
 
 def _divided(text: str) -> tuple[str, str]:

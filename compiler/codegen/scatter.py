@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..ir.core import Op, Value
+from ..ir.core import Op
 from ..ops.indexing import Scatter, _batch_dims, _batch_source
 from .emitter import Emitter
+from .past import LINE, past_the_cache
 from .text import Index
 from .work import Work
 
@@ -21,14 +22,12 @@ _STRIPE = 64
 """Columns that a task of long rows does, in elements: whole cache lines."""
 _NEAR = 1 << 18
 """Bytes that stay in the cache: no prefetching."""
-_PAST = 8 << 20
-"""Bytes of a result that is filled past the cache: its lines are not read before they are written."""
 _AHEAD = 1 << 12
 """Bytes of windows that are asked for ahead: those of a large result are where the data says, and no
 hardware foresees them."""
 _WINDOWS = 8, 128
 """The fewest and the most of them."""
-_LINES, _LINE = 16, 64
+_LINES = 16
 
 
 def nest(emit: Emitter, value, body, index=()) -> None:
@@ -95,7 +94,7 @@ class Windows:
         count, result = self.elements(), self.result
         size = result.type.with_shape(result.shape[self.parts:]).nbytes
         return (not isinstance(size, int) or size > _NEAR
-                or (count is not None and _LINE <= count * result.dtype.itemsize <= size // 2))
+                or (count is not None and LINE <= count * result.dtype.itemsize <= size // 2))
 
     def prefetch(self, batch: Sequence[Index], low: Index) -> None:
         """Ask for the window of an index that comes later, from the element `low` of its run on. Where
@@ -111,7 +110,7 @@ class Windows:
         starts, _ = self.starts([*batch[:-1], later])
         first = emit.inst(f"getelementptr {result.dtype.storage}, ptr {emit.pointers[result]},"
                           f" i64 {emit.iadd(emit.linear(result, starts), low)}")
-        for offset in range(0, min(nbytes, _LINES * _LINE), _LINE):
+        for offset in range(0, min(nbytes, _LINES * LINE), LINE):
             line = emit.inst(f"getelementptr i8, ptr {first}, i64 {offset}")
             emit.do(f"call void @llvm.prefetch.p0(ptr {line}, i32 1, i32 3, i32 1)")
 
@@ -213,7 +212,7 @@ def scatter(emit: Emitter, op: Op) -> None:
         # Of an element of the updates, in picoseconds.
         work = Work(tuple(result.shape[:parts]), cost=(200, *windows.updates.shape[parts:]))
         with emit.phase(work), emit.loop("%first", "%last") as task, emit.scope():
-            at = _split(emit, windows.updates, task, parts)
+            at = emit.split(task, windows.updates, parts)
             if not begun:
                 _begin(emit, windows, at=at)
             _apply(emit, windows, at)
@@ -233,16 +232,6 @@ def _is_splat(op: Op) -> bool:
     """Is every element of the result the same?"""
     return op.name == "stablehlo.constant" or (
         op.name == "stablehlo.broadcast_in_dim" and not op.operands[0].shape)
-
-
-def _split(emit: Emitter, value: Value, task: Index, dims: int) -> list[Index]:
-    """The index of a task along the leading dims."""
-    found: list[Index] = []
-    for d in range(dims - 1, 0, -1):
-        extent = emit.imax(emit.extent(value, d), 1)
-        found.insert(0, emit.irem(task, extent))
-        task = emit.idiv(task, extent)
-    return [task, *found]
 
 
 def _begin(emit: Emitter, windows: Windows, tasks: tuple[Index, Index] | None = None,
@@ -280,35 +269,24 @@ def _fill(emit: Emitter, windows: Windows, low: Index, high: Index) -> None:
         with emit.loop(low, high, independent=True) as i, emit.scope():
             emit.store_to(windows.slot(emit.pointers[result], i), result.dtype, element)
 
-    lanes = _LINE // result.dtype.itemsize
-    total: Index = result.dtype.itemsize
-    for d in range(len(result.shape)):
-        total = emit.imul(total, emit.extent(result, d))
-    start = emit.inst(f"ptrtoint ptr {emit.pointers[result]} to i64")
-    aligned = emit.icompare("eq", emit.inst(f"and i64 {start}, {_LINE - 1}"), 0)
-    past = emit.all([emit.icompare("sge", total, _PAST), aligned])
+    lanes = LINE // result.dtype.itemsize
 
-    def lines() -> None:
+    def lines(past: str) -> None:
         vector = f"<{lanes} x {result.dtype.storage}>"
         cell = emit.cell(vector)
         for k in range(lanes):
             emit.store_to(emit.inst(f"getelementptr {result.dtype.storage}, ptr {cell}, i64 {k}"),
                           result.dtype, element)
-        line = emit.inst(f"load {vector}, ptr {cell}, align {_LINE}")
+        line = emit.inst(f"load {vector}, ptr {cell}, align {LINE}")
         first = emit.imin(emit.imul(emit.idiv(emit.iadd(low, lanes - 1), lanes), lanes), high)
         after = emit.imax(emit.imul(emit.idiv(high, lanes), lanes), first)
         run(low, first)
-        kind = f"!{len(emit.metadata)}"
-        emit.metadata.append(f"{kind} = !{{i32 1}}")
         with emit.loop(first, after, lanes) as i, emit.scope():
             place = windows.slot(emit.pointers[result], i)
-            emit.do(f"store {vector} {line}, ptr {place}, align {_LINE}, !nontemporal {kind}")
+            emit.do(f"store {vector} {line}, ptr {place}, align {LINE}{past}")
         run(after, high)
-        # Such stores are in no order with those of other threads.
-        emit.do("fence seq_cst")
 
-    when(emit, [past], lines)
-    when(emit, [emit.inst(f"xor i1 {past}, true")], lambda: run(low, high))
+    past_the_cache(emit, result, lambda past: lines(past) if past else run(low, high))
 
 
 def _apply(emit: Emitter, windows: Windows, at: Sequence[Index] = (), low: Index = 0,

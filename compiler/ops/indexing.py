@@ -197,27 +197,32 @@ class Gather(OpDefinition):
                                op.attributes["dimension_numbers"])
 
     def element(emit, op, index):
-        x, indices = op.operands
-        n, sizes = op.attributes["dimension_numbers"], op.attributes["slice_sizes"]
-        batch = [index[d] for d in _batch_dims(len(index), n.offset_dims)]
-        kept = [d for d in range(len(sizes))
-                if d not in n.collapsed_slice_dims and d not in n.operand_batching_dims]
-        place = []
-        for d, size in enumerate(sizes):
-            start = 0
-            if d in n.start_index_map:
-                at = list(batch)
-                if n.index_vector_dim < len(indices.shape):
-                    at.insert(n.index_vector_dim, n.start_index_map.index(d))
-                raw = emit.to_index(emit.at(indices, at), indices.dtype)
-                last = emit.isub(emit.extent(x, d), size)
-                start = emit.imax(emit.imin(raw, last), 0)
-            elif d in n.operand_batching_dims:
-                start = batch[_batch_source(n.operand_batching_dims, n.start_indices_batching_dims,
-                                            n.index_vector_dim, d)]
-            offset = index[n.offset_dims[kept.index(d)]] if d in kept else 0
-            place.append(emit.iadd(start, offset))
-        return emit.at(x, place)
+        return emit.at(op.operands[0], gather_place(emit, op, index))
+
+
+def gather_place(emit, op, index) -> list:
+    """Code: where in the operand of a gather an element of the result is."""
+    x, indices = op.operands
+    n, sizes = op.attributes["dimension_numbers"], op.attributes["slice_sizes"]
+    batch = [index[d] for d in _batch_dims(len(index), n.offset_dims)]
+    kept = [d for d in range(len(sizes))
+            if d not in n.collapsed_slice_dims and d not in n.operand_batching_dims]
+    place = []
+    for d, size in enumerate(sizes):
+        start = 0
+        if d in n.start_index_map:
+            at = list(batch)
+            if n.index_vector_dim < len(indices.shape):
+                at.insert(n.index_vector_dim, n.start_index_map.index(d))
+            raw = emit.to_index(emit.at(indices, at), indices.dtype)
+            last = emit.isub(emit.extent(x, d), size)
+            start = emit.imax(emit.imin(raw, last), 0)
+        elif d in n.operand_batching_dims:
+            start = batch[_batch_source(n.operand_batching_dims, n.start_indices_batching_dims,
+                                        n.index_vector_dim, d)]
+        offset = index[n.offset_dims[kept.index(d)]] if d in kept else 0
+        place.append(emit.iadd(start, offset))
+    return place
 
 
 def _gather_factors(x, indices, result, n: GatherDimensionNumbers, reduction=False) -> Factors:
