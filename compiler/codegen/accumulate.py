@@ -1,8 +1,9 @@
 """Reductions that keep the innermost dim: whole rows are added into rows of the result.
 
-One element at a time would stride through memory. Many columns are shared between threads as they are;
-few are summed in blocks of rows, whose number follows from the extents alone, and the blocks are added
-up in order. Sums of the same rows are made in one pass, which also stores what they are sums of.
+One element at a time would stride through memory. Sums for each example of a batch are shared between
+threads by example, many columns as they are; few are summed in blocks of rows, whose number follows
+from the extents alone, and the blocks are added up in order. Sums of the same rows are made in one
+pass, which also stores what they are sums of.
 """
 
 from __future__ import annotations
@@ -39,13 +40,20 @@ def accumulate(emit: Emitter, sums: Sequence[Output], elements: Sequence[Output]
     assert op is not None
     rows = _Rows(emit, sums, elements)
     columns = value.shape[-1]
-    cost = (60 * (len(sums) + len(elements)), *op.operands[0].shape[:-1])
+    each = 60 * (len(sums) + len(elements))
+    cost = (each, *op.operands[0].shape[:-1])
+    bottom = emit.extent(op.operands[0], rows.dims[0])
+    if rows.are_apart() and isinstance(columns, int) and columns < _WIDE:
+        outermost, *inner = [op.operands[0].shape[d] for d in (*rows.kept[:-1], *rows.dims)]
+        with emit.phase(Work((outermost,), (), (each, columns, *inner))):
+            rows.sum([p for _, p in sums], 0, columns, 0, bottom, outermost=("%first", "%last"))
+        return
     if not isinstance(columns, int) or columns >= _WIDE or not rows.can_block():
         work = Work((columns,), (_STRIPE,), (_STRIPE, *cost))
         with emit.phase(work):
             low = emit.imul("%first", _STRIPE)
             high = emit.imin(emit.imul("%last", _STRIPE), rows.columns)
-            rows.sum([p for _, p in sums], low, high, 0, emit.extent(op.operands[0], rows.dims[0]))
+            rows.sum([p for _, p in sums], low, high, 0, bottom)
         return
     rows.blocks(Work((_BLOCKS,), (), (4 * (len(sums) + len(elements)), *op.operands[0].shape)))
 
@@ -91,6 +99,10 @@ class _Rows:
         self.dims = sorted(self.op.attributes["dimensions"])
         self.kept = [d for d in range(len(self.x.shape)) if d not in self.dims]
         self.columns = emit.extent(self.x, self.kept[-1])
+
+    def are_apart(self) -> bool:
+        """Is there a row of the result for each example of a batch, whose size is not known?"""
+        return len(self.kept) > 1 and isinstance(self.emit.extent(self.x, self.kept[0]), str)
 
     def can_block(self) -> bool:
         """Blocks of rows, where the result is small and known, and a start value comes once."""
@@ -143,9 +155,10 @@ class _Rows:
         return extent, emit.imax(emit.idiv(emit.isub(emit.iadd(extent, count), 1), count), 1)
 
     def sum(self, into: Sequence[str], low: Index, high: Index, top: Index, bottom: Index,
-            first: Index | None = None) -> None:
+            first: Index | None = None, outermost: tuple[Index, Index] | None = None) -> None:
         """Reduce the columns `low` to `high` of the rows `top` to `bottom` (of the outermost reduced
         dim) to memories of the results' shape; only the block `first` = 0 begins with the start value.
+        `outermost`: the range of the outermost kept dim, where it is not all of it.
         """
         emit, value, x = self.emit, self.value, self.x
         emit.pointers.update(zip(self.values, into, strict=True))
@@ -198,7 +211,9 @@ class _Rows:
 
         def outer(at: dict[int, Any], rest: list[int]) -> None:
             if rest:
-                with emit.loop(0, emit.extent(x, rest[0])) as i, emit.scope():
+                part = outermost if rest[0] == kept[0] else None
+                begin, end = part or (0, emit.extent(x, rest[0]))
+                with emit.loop(begin, end) as i, emit.scope():
                     outer({**at, rest[0]: i}, rest[1:])
                 return
             each_column(at, -1, lambda number, *_: self._start(number, first))

@@ -23,13 +23,13 @@ _TRIM_AFTER = 64 << 20
 
 @dataclass
 class Statistics:
-    """How many kernels this process compiled, loaded from disk, and found in memory; and how many
-    programs it found planned on disk."""
+    """How many kernels this process compiled, loaded from disk and found in memory."""
 
     compiled: int = 0
     loaded: int = 0
     reused: int = 0
     planned: int = 0
+    """Programs whose plan was on disk: no pass ran for them."""
 
 
 class KernelCache:

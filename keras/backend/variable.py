@@ -13,6 +13,8 @@ from keras.src.backend.common import KerasVariable
 
 from ...compiler.errors import TfnError
 from ...compiler.ir.dtypes import as_dtype
+from ...compiler.runtime.memory import PIECE, aligned_copy
+from ...compiler.trace.core import Array
 from .ops.core import convert_to_tensor
 
 _LIMIT = threading.local()
@@ -31,12 +33,12 @@ def memory_limit(nbytes: int) -> Iterator[None]:
 
 class Variable(KerasVariable):
     """A Keras variable on tfn. Assigning replaces the array; nobody who holds the old one sees it
-    change."""
+    change, nor does writing to a NumPy array that was assigned change the variable."""
 
     def _initialize(self, value: Any) -> None:
         value = convert_to_tensor(value, dtype=self._dtype)
         self._shape = tuple(value.shape)
-        self._value = value
+        self._value = _owned(value)
 
     def _initialize_with_initializer(self, initializer: Any) -> None:
         left = getattr(_LIMIT, "left", None)
@@ -52,10 +54,18 @@ class Variable(KerasVariable):
         self._value = value
 
     def _convert_to_tensor(self, value: Any, dtype=None) -> Any:
-        return convert_to_tensor(value, dtype=dtype)
+        found = convert_to_tensor(value, dtype=dtype)
+        return _owned(found) if isinstance(value, np.ndarray) else found
 
     def __tfn_array__(self) -> Any:
         return self.value
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.asarray(self.value, dtype=dtype)
+
+
+def _owned(value: Any) -> Any:
+    """A value in memory of the runtime's own: the first step would else copy what is donated to it."""
+    if type(value) is not Array or getattr(value._data.base, "dtype", None) is PIECE:
+        return value
+    return Array(aligned_copy(value._data))

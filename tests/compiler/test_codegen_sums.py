@@ -102,3 +102,21 @@ def test_products_of_narrow_floats_round_once():
     x = (1 + RNG.random((4, 50)) / 16).astype(as_dtype("bfloat16").numpy)
     (found,) = compile_function(program(lambda v: reduce(v, (1,), "multiply"), (x.shape, x.dtype)))(x)
     np.testing.assert_array_equal(found, x.astype(np.float64).prod(1).astype(x.dtype))
+
+
+@pytest.mark.parametrize(("dims", "rest"), [((1,), (10, 16)), ((1, 2), (7, 9, 32)), ((2,), (3, 50, 8)),
+                                            ((1,), (4, 600))], ids=str)
+def test_sums_for_each_example_are_one_kernel_for_every_batch(dims, rest):
+    def compiled(batch):
+        return compile_function(program(lambda x: tnp.sum(x, dims), ((batch, *rest), "f4")))
+
+    x = RNG.standard_normal((600, *rest), np.float32)
+    names, found = set(), []
+    for batch in (600, 32, 6, 1):
+        executable = compiled(batch)
+        names |= {k.name for k in executable.plan.kernels()}
+        found.append(executable(x[:batch])[0])
+    assert len(names) == 1
+    np.testing.assert_allclose(found[0], x.astype(np.float64).sum(dims), rtol=1e-4, atol=1e-4)
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0][: len(other)])

@@ -101,6 +101,27 @@ def test_arrays_a_callback_keeps_do_not_change(data):
     assert all((a == b).all() for a, b in zip(given, kept, strict=True))
 
 
+@pytest.mark.parametrize("set_to", [keras.Variable, lambda a: keras.Variable(a * 0)])
+def test_writing_to_an_array_that_was_assigned_leaves_the_variable_alone(set_to):
+    array = np.arange(6, dtype="float32").reshape(2, 3)
+    variable = set_to(array)
+    variable.assign(array)
+    array[:] = 7
+    np.testing.assert_array_equal(variable.value, [[0, 1, 2], [3, 4, 5]])
+
+
+def test_the_first_step_writes_new_weights_where_the_old_ones_are(data):
+    def places():
+        return [np.asarray(v.value).__array_interface__["data"][0] for v in model.trainable_variables]
+
+    x, y = data
+    model = small_model()
+    model.set_weights([w + 1 for w in model.get_weights()])
+    before = places()
+    model.train_on_batch(x, y)
+    assert places() == before
+
+
 def test_early_stopping_restores_the_best_weights(data):
     stop = keras.callbacks.EarlyStopping(monitor="loss", patience=0, restore_best_weights=True,
                                          mode="max")
