@@ -28,6 +28,7 @@ from .runtime.bound import Bound, size_of
 from .runtime.cache import KERNELS
 from .runtime.memory import aligned_copy
 from .runtime.plan import Plan, make_plan
+from .runtime.records import RECORDS
 
 
 class Communicator(Protocol):
@@ -118,7 +119,7 @@ def compile_function(
 
 def _is_observed() -> bool:
     """Does anybody want to see what the passes and the plan make of a program?"""
-    return (CHECKS.nans or CHECKS.infs or walk.RECORDS.active
+    return (CHECKS.nans or CHECKS.infs or RECORDS.active
             or bool(os.environ.get("TFN_DUMP") or os.environ.get("TFN_VERIFY")))
 
 
@@ -186,8 +187,8 @@ class Executable:
         self._runs_in: int | None = None
         self.enter: Callable[..., Any] = lambda *arguments: NotImplemented
         """Takes ndarrays that are exactly what was called with last; `NotImplemented` otherwise."""
-        if walk.RECORDS.active:
-            walk.RECORDS.executables.add(self)
+        if RECORDS.active:
+            RECORDS.executables.add(self)
 
     def _address(self, step) -> int:
         if step.jump is not None:

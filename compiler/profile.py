@@ -27,7 +27,8 @@ from .ir.dims import Dim, Extent
 from .runtime.peaks import Peaks, measure
 from .runtime.plan import Step
 from .runtime.pool import pool
-from .runtime.walk import RECORDS
+from .runtime.records import RECORDS
+from .runtime.walk import record_in
 from .tally import Part, operations, shares
 
 _CAPACITY = 1 << 20
@@ -140,10 +141,10 @@ def profile(peaks: Peaks | None = None) -> Iterator[Profile]:
     log[1] = _CAPACITY
     try:
         RECORDS.active = True
-        RECORDS.write_to(log)
+        record_in(log)
         yield found
     finally:
-        RECORDS.write_to(None)
+        record_in(None)
         RECORDS.active = False
         _ONE_AT_A_TIME.release()
         _read(found, log)

@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import ctypes
 import time
-import weakref
-from typing import Any
 
 import numpy as np
 
 from ..codegen.native import Loader
 from ..locks import once
 from .disk import cached_object
+from .records import RECORDS
 
 _TEXT = """
 declare i32 @clock_gettime(i32, ptr)
@@ -292,21 +291,11 @@ def _address(name: str) -> int:
     return _LOADER.load(name, cached_object(text))
 
 
-class Records:
-    """Where timed walkers write. While `active`, programs are made with one."""
-
-    def __init__(self) -> None:
-        self.active = False
-        self.executables: weakref.WeakSet[Any] = weakref.WeakSet()
-        """The programs that have one."""
-
-    def write_to(self, log: np.ndarray | None) -> None:
-        """Begin to write to an i64 array (count, capacity, a spare word, then records), or stop."""
-        write = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_timed()[1])
-        write(None if log is None else log.ctypes.data)
-
-
-RECORDS = Records()
+def record_in(log: np.ndarray | None) -> None:
+    """Let timed walkers write to an i64 array (count, capacity, a spare word, then records); None
+    stops."""
+    write = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_timed()[1])
+    write(None if log is None else log.ctypes.data)
 
 
 @once

@@ -20,7 +20,7 @@ from ..ir.defaults import default_float
 from ..ir.dtypes import DType
 from ..locks import new_lock
 from ..ops.host import CHECKS
-from ..runtime.walk import RECORDS
+from ..runtime.records import RECORDS
 from . import names, tree
 from .core import Array, Tracer, as_array, current_graph, shown, trace
 

@@ -23,7 +23,7 @@ from ...compiler.errors import UnsupportedError
 from ...compiler.trace.core import Array
 from ...compiler.trace.grad import value_and_grad
 from ...compiler.trace.jit import jit
-from ...distributed import data_parallel_compiler, world
+from ...distributed import world
 
 TRAINED = ("trainable_variables", "non_trainable_variables", "optimizer_variables",
            "metrics_variables")
@@ -175,6 +175,8 @@ class Steps(base_trainer.Trainer):
         if not isinstance(distribution, distribution_lib.DataParallel):
             raise UnsupportedError(f"the tfn backend trains under DataParallel, not yet under"
                                    f" {type(distribution).__name__}")
+        from ...distributed.data_parallel import data_parallel_compiler
+
         self._agree_on_variables()
         return data_parallel_compiler(
             lambda: sum(len(self.variables_of(kind)) for kind in kinds),

@@ -68,6 +68,15 @@ def test_no_other_framework_is_loaded():
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_importing_keras_loads_no_code_generator():
+    """It is half of the time that tfn adds; what runs eagerly needs none."""
+    done = run("import tfn, keras, sys; keras.ops.ones(2); print(sorted(m for m in sys.modules if m"
+               ".startswith(('llvmlite', 'tfn.compiler.codegen', 'tfn.compiler.passes',"
+               " 'tfn.compiler.compile', 'tfn.distributed.partition', 'mpi4py'))))",
+               KERAS_BACKEND="tfn")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
 def test_dynamic_backend_reaches_ours():
     from keras.src.utils.backend_utils import DynamicBackend
 
