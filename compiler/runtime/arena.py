@@ -14,6 +14,10 @@ import numpy as np
 from ..ir.dims import Dim, Extent, nominal
 
 ALIGNMENT = 64
+LARGE, STEP = 1 << 17, 17 * ALIGNMENT
+"""Buffers of so many bytes begin at different places of a page, steps apart. Where all begin at the
+same one, as those of whole pages do, the lines of a loop over several of them compete for one set of a
+cache: Adam on 64 MB took 14 % longer, x + y 25 %."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,10 @@ def _best(size: Extent, slots: list[Extent], free: list[int]) -> int | None:
 
 
 def _aligned(size: Extent) -> Extent:
-    """`size` rounded up so that every multiple stays aligned, coefficient by coefficient."""
+    """`size` rounded up so that every multiple stays aligned, coefficient by coefficient; with a step
+    to what follows."""
     if isinstance(size, int):
-        return -(-size // ALIGNMENT) * ALIGNMENT
+        return -(-size // ALIGNMENT) * ALIGNMENT + (STEP if size >= LARGE else 0)
     total: Extent = _aligned(max(size.constant, 0))
     for name, coefficient in size.terms:
         total = total + _aligned(max(coefficient, 0)) * Dim.named(name)

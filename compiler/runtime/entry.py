@@ -77,11 +77,10 @@ marked:
   %ours = icmp eq i64 %dtype, %piece
   br i1 %ours, label %yes, label %no
 yes:
-{field("start", "%base", _DATA)}
-  %up = add i64 %start, {2 * ALIGNMENT - 1}
-  %data = and i64 %up, -{ALIGNMENT}
-  %at = sub i64 %data, {ALIGNMENT}
-  %head = inttoptr i64 %at to ptr
+{field("bytes", "%base", _DATA, "ptr")}
+  %start = load i64, ptr %bytes
+  %at = sub i64 %start, {ALIGNMENT}
+  %head = getelementptr i8, ptr %bytes, i64 %at
   ret ptr %head
 no:
   ret ptr null
@@ -245,16 +244,15 @@ ask:
   br i1 %nothing, label %drop, label %wrap
 wrap:
   %held = phi ptr [%kept, %reuse], [%asked, %ask]
-{field("start", "%held", _DATA)}
-  %up = add i64 %start, {2 * ALIGNMENT - 1}
-  %data = and i64 %up, -{ALIGNMENT}
+{field("room", "%held", _DATA, "ptr")}
+  %begin = load i64, ptr %room
+  %data.p = getelementptr i8, ptr %room, i64 %begin
 {word("rdtype", "%rrow", 0, "ptr")}
 {word("rrank", "%rrow", 1)}
 {word("rshape", "%rrow", 2, "ptr")}
   %rrank32 = trunc i64 %rrank to i32
   call void @Py_IncRef(ptr %rdtype)
   %ndarray.p2 = inttoptr i64 %ndarray to ptr
-  %data.p = inttoptr i64 %data to ptr
   %new.fn = inttoptr i64 %new to ptr
   %array = call ptr %new.fn(ptr %ndarray.p2, ptr %rdtype, i32 %rrank32, ptr %rshape, ptr null,
                             ptr %data.p, i32 {_ORDERLY | _WRITEABLE}, ptr null)

@@ -1,13 +1,14 @@
 """Memory of results: 64-byte aligned, kept warm when it is freed, known when it comes back as donated.
 
 A piece is a plain ndarray of bytes, so that NumPy makes it the `base` of every view of a result: its
-reference count tells whether anybody still sees it. A cache line before the data counts the references
-that are ours. A fresh large mapping costs 15 times a warm copy, so freed pieces wait here, up to a
-limit.
+reference count tells whether anybody still sees it. Its first word says where its data begins; a cache
+line before the data counts the references that are ours. A fresh large mapping costs 15
+times a warm copy, so freed pieces wait here, up to a limit.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -15,12 +16,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..locks import new_rlock
-from .arena import ALIGNMENT
+from .arena import ALIGNMENT, LARGE, STEP
 
 PIECE = np.dtype(np.uint8, metadata={"tfn": "memory of results"})
 """The element type of pieces, and of nothing else: this very object marks memory as ours."""
 
 _HEADER = ALIGNMENT
+_WORDS = 16
+"""Bytes at the beginning of a piece, the first word among them."""
+_PAGE = 4096
 _PER_CLASS = 8
 """Pieces of one size that are kept track of; longer searches cost more than they find."""
 
@@ -33,16 +37,24 @@ def _default_limit() -> int:
     return min(physical // 16, 1 << 30)
 
 
+_MADE = itertools.count()
+
+
 def new_piece(size: int) -> np.ndarray:
     """A piece with room for `size` bytes."""
-    piece = np.empty(size + _HEADER + ALIGNMENT, PIECE)
+    staggered = size >= LARGE
+    piece = np.empty(size + _WORDS + _HEADER + ALIGNMENT + staggered * _PAGE, PIECE)
+    start = _WORDS + _HEADER + -(address(piece) + _WORDS) % ALIGNMENT
+    if staggered:
+        start += next(_MADE) * STEP % _PAGE
+    piece[:8].view(np.int64)[0] = start
     header(piece)[:] = 0
     return piece
 
 
 def _start(piece: np.ndarray) -> int:
     """Where the data of a piece begins, in bytes from its beginning."""
-    return _HEADER + -address(piece) % ALIGNMENT
+    return int(piece[:8].view(np.int64)[0])
 
 
 def header(piece: np.ndarray) -> np.ndarray:

@@ -55,6 +55,11 @@ def test_a_mixture_is_symbolic():
         check(buffers, offsets, total, batch)
 
 
+def test_large_buffers_begin_at_different_places_of_a_page():
+    offsets, _ = arrange([Buffer(1 << 20, 0, 1)] * 4)
+    assert len({offset % 4096 for offset in offsets}) == 4
+
+
 def test_a_hole_is_filled_by_several():
     """Slots would give each of the two small ones a slot of its own."""
     buffers = [Buffer(1024, 0, 0), Buffer(512, 1, 2), Buffer(512, 1, 2)]

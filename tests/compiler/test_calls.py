@@ -219,6 +219,15 @@ class TestMemoryOfResults:
             assert size <= room <= max(size * 1.125, size + 64)
 
 
+    def test_large_results_begin_at_different_places_of_a_page(self):
+        run = compiled(lambda x: [x + 1, x + 2, x + 3, x * 2], (1 << 18,))
+        results = run(np.zeros(1 << 18, np.float32))
+        places = [r.ctypes.data for r in results]
+        assert all(p % 64 == 0 for p in places)
+        assert len({p % 4096 for p in places}) == 4
+        assert [float(r[-1]) for r in results] == [1, 2, 3, 0]
+
+
 class TestDonation:
     def step(self):
         return jit(lambda w, x: (w + x, tnp.sum(x)), donate_argnums=0)
