@@ -109,6 +109,8 @@ EDITS: dict[str, type[ast.NodeTransformer]] = {
     "keras.src.layers.preprocessing.image_preprocessing.equalization": _JaxNames,
     # It sets an attribute of a tensor, which ours do not allow.
     "keras.src.layers.core.embedding": _StoredEmbeddings,
+    # It indexes with a list where an array takes a tuple.
+    "keras_hub.src.models.roformer_v2.roformer_v2_attention": _JaxNames,
 }
 """Keras module -> what is changed in its syntax tree for tfn; a tree without it stays as it is."""
 
@@ -179,10 +181,22 @@ def _wrap_recurrent(module: ModuleType) -> None:
     module.RNN.inner_loop = inner_loop
 
 
+def _wrap_keras_hub(module: ModuleType) -> None:
+    """keras-hub compiles generation for the backends it knows by name."""
+    from .hub import WRAPS
+
+    WRAPS[module.__name__.removeprefix(_HUB)](module)
+
+
+_HUB = "keras_hub.src.models."
+
 WRAPS: dict[str, Callable[[ModuleType], None]] = {
     "keras.src.utils.backend_utils": _wrap_dynamic_backend,
     "keras.src.backend.common.variables": _wrap_standardize,
     "keras.src.layers.rnn.rnn": _wrap_recurrent,
+    **dict.fromkeys(
+        [f"{_HUB}{name}" for name in ("causal_lm", "text_to_image", "image_to_image", "inpaint",
+                                      "depth_anything.interpolate")], _wrap_keras_hub),
 }
 """Keras module -> what is changed in it after it has run."""
 

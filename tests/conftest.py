@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,12 +33,26 @@ def _module(name: str) -> Callable[[], str | None]:
     return lambda: name if importlib.util.find_spec(name) else None
 
 
+def _imports(python: str | None, name: str) -> str | None:
+    """`name` if another Python has that module."""
+    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({name!r}) is None)"
+    found = python and subprocess.run([python, "-P", "-c", code], check=False).returncode == 0
+    return name if found else None
+
+
 # name: (how to find it, how to get it)
 OUTSIDE: dict[str, tuple[Callable[[], str | None], str]] = {
     "g++": (_program("g++"), "apt-get install g++"),
     "gcc": (_program("gcc"), "apt-get install gcc"),
     "bazel": (_program("bazel"), "apt-get install bazel-bootstrap (see README, Bazel)"),
     "ai_edge_litert": (_module("ai_edge_litert"), "pip install 'tfn[export]'"),
+    "keras_hub": (_module("keras_hub"), "pip install 'tfn[hub]' && pip install --no-deps"
+                  " 'keras-hub==0.32.*'"),
+    "keras_hub of jax": (
+        lambda: _imports(os.environ.get("TFN_JAX_PYTHON"), "keras_hub"),
+        "jax-env/bin/pip install kagglehub kagglesdk==0.1.28 sentencepiece tokenizers regex &&"
+        " jax-env/bin/pip install --no-deps 'keras-hub==0.32.*'",
+    ),
     "mpi4py": (_module("mpi4py"), "pip install 'tfn[dist]'"),
     "mpiexec": (_program("mpiexec"), "pip install 'tfn[dist]'"),
     "jax": (

@@ -42,6 +42,9 @@ def _program(name: str) -> Callable[[], str | None]:
     return lambda: shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
 
 
+KERAS_HUB = "pip install 'tfn[hub]' && pip install --no-deps 'keras-hub==0.32.*'"
+"""It asks for tensorflow-text, which it does not use here: hence without what it asks for."""
+
 NEEDS = (
     Need("compile", "numpy", _package("numpy"), "pip install tfn"),
     Need("compile", "llvmlite", _package("llvmlite"), "pip install tfn"),
@@ -52,6 +55,10 @@ NEEDS = (
     Need("check C++ exports", "g++", _program("g++"), "apt-get install g++"),
     Need("check TFLite exports", "ai-edge-litert", _package("ai-edge-litert"),
          "pip install 'tfn[export]'"),
+    Need("models of keras-hub", "keras-hub", _package("keras-hub"), KERAS_HUB),
+    Need("models of keras-hub", "sentencepiece", _package("sentencepiece"),
+         "pip install 'tfn[hub]'"),
+    Need("fit of keras-hub on strings", "grain", _package("grain"), "pip install 'tfn[hub]'"),
     Need("several ranks", "mpi4py", _package("mpi4py"), "pip install 'tfn[dist]'"),
     Need("several ranks", "mpiexec", _program("mpiexec"), "pip install 'tfn[dist]'"),
 )

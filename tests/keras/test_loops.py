@@ -140,7 +140,7 @@ def test_a_while_loop_that_grows_or_asks_for_values_is_unrolled():
     np.testing.assert_array_equal(np.asarray(tfn.jit(ask)(x)), np.asarray(ask(x)))
 
 
-def test_a_while_loop_writes_variables_if_its_condition_is_known():
+def test_a_while_loop_writes_variables_that_have_a_value():
     seed = keras.random.SeedGenerator(1)
 
     def draw(i):
@@ -154,8 +154,15 @@ def test_a_while_loop_writes_variables_if_its_condition_is_known():
 
     state = tfn.jit(lambda s: draws(s, 3))(seed.state.value)
     assert np.asarray(state)[1] == np.asarray(seed.state.value)[1] + 3
+    state = tfn.jit(draws)(seed.state.value, 3)
+    assert np.asarray(state)[1] == np.asarray(seed.state.value)[1] + 3
+
+    def unknown(most):
+        with keras.StatelessScope():
+            return keras.ops.while_loop(lambda i: i < most, draw, 0)
+
     with pytest.raises(NotImplementedError, match="assign it after the loop"):
-        tfn.jit(draws)(seed.state.value, 3)
+        tfn.jit(unknown)(3)
 
 
 def test_counted_loops_and_maps():
@@ -186,3 +193,57 @@ def test_a_body_that_writes_variables_is_unrolled():
     ys, state = tfn.jit(draws)(seed.state.value)
     assert len({tuple(y) for y in np.asarray(ys).tolist()}) == 3
     assert not np.array_equal(np.asarray(state), np.asarray(seed.state.value))
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
+def test_a_loop_up_to_a_computed_limit(compiled):
+    """The limit of iterations may be a value of the program."""
+    def power(x, times):
+        return keras.ops.while_loop(lambda y: keras.ops.convert_to_tensor(True),
+                                    lambda y: (y * 2,), (x,), maximum_iterations=times)[0]
+
+    run = tfn.jit(power) if compiled else power
+    for times in (0, 1, 5):
+        assert float(run(core.convert_to_tensor(3.0), core.convert_to_tensor(times))) == 3 * 2 ** times
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
+def test_a_loop_that_writes_variables(compiled):
+    """Its body counts the rounds; one variable it reads is written by nobody."""
+    count, step = keras.Variable(10.0), keras.Variable(3.0)
+
+    def body(i, total):
+        count.assign(count + step)
+        return i + 1, total + count
+
+    def run(values, limit):
+        with keras.StatelessScope(list(zip((count, step), values, strict=True))) as scope:
+            _, total = keras.ops.while_loop(lambda i, total: i < limit, body, (0, 0.0))
+        return total, scope.get_current_value(count), scope.get_current_value(step)
+
+    run = tfn.jit(run) if compiled else run
+    for limit in (0, 1, 4):
+        rounds = 20 + 5 * np.arange(1, limit + 1)
+        values = [core.convert_to_tensor(v) for v in (20.0, 5.0)]
+        total, last, kept = (float(v) for v in run(values, core.convert_to_tensor(limit)))
+        assert (total, last, kept) == (rounds.sum(), 20 + 5 * limit, 5)
+    assert (float(count), float(step)) == (10, 3)
+
+
+def test_a_loop_that_draws_random_numbers_draws_new_ones():
+    """Compiled, the generator's state goes round with the loop: the numbers are the eager ones."""
+    def run(state, rounds):
+        seeds = keras.random.SeedGenerator(0)
+        with keras.StatelessScope([(seeds.state, state)]) as scope:
+            _, drawn = keras.ops.while_loop(
+                lambda i, _: i < rounds,
+                lambda i, drawn: (i + 1, keras.ops.slice_update(
+                    drawn, [i], keras.random.uniform((1,), seed=seeds))),
+                (0, keras.ops.zeros(4)))
+        return drawn, scope.get_current_value(seeds.state)
+
+    state = keras.random.SeedGenerator(5).state.value
+    results = [function(state, core.convert_to_tensor(4)) for function in (run, tfn.jit(run))]
+    for eager, compiled in zip(*results, strict=True):
+        np.testing.assert_array_equal(np.asarray(eager), np.asarray(compiled))
+    assert len(np.unique(np.asarray(results[0][0]))) == 4

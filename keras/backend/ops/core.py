@@ -199,9 +199,9 @@ def switch(index, branches, *operands):
 
 def while_loop(cond, body, loop_vars, maximum_iterations=None):
     """Repeat `body` while `cond` holds: in Python when eager, else as a loop of the program. That loop
-    has a derivative where the number of rounds does not depend on traced values. A traced `body` that
-    writes variables, or changes the shape or dtype of the state, is unrolled; the condition must be
-    known then."""
+    has a derivative where the number of rounds does not depend on traced values, and it carries the
+    variables that `body` writes. A traced `body` that changes the shape or dtype of the state is
+    unrolled; the condition must be known then."""
     single = not isinstance(loop_vars, (list, tuple))
     state = tree.map_structure(convert_to_tensor, (loop_vars,) if single else tuple(loop_vars))
 
@@ -225,8 +225,9 @@ def _unrolled_while(go_on, step, state, limit):
         more = go_on(state)
         if isinstance(more, Tracer):
             raise NotImplementedError(
-                "a while_loop whose condition is traced cannot write variables in its body: return"
-                " what they should hold, and assign it after the loop")
+                "a while_loop whose condition is traced can write only variables that have a value"
+                " in this StatelessScope: give it one, or return what the variable should hold and"
+                " assign it after the loop")
         if not bool(more):
             break
         state = step(state)
@@ -235,41 +236,67 @@ def _unrolled_while(go_on, step, state, limit):
 
 
 def _traced_while(go_on, step, state, limit):
+    scope = get_stateless_scope()
+    before = dict(scope.state_mapping) if scope is not None else {}
     try:
-        return _looped_while(go_on, step, state, limit)
+        return _looped_while(go_on, step, state, limit, scope, before)
     except TraceError:
+        _reset(scope, before)
         if isinstance(go_on(state), Tracer):
             raise
         return _unrolled_while(go_on, step, state, limit)
 
 
-def _looped_while(go_on, step, state, limit):
-    scope = get_stateless_scope()
-    before = dict(scope.state_mapping) if scope is not None else {}
-
-    def flat_step(leaves):
-        new = step(tree.pack_sequence_as(state, leaves))
-        return [convert_to_tensor(leaf) for leaf in tree.flatten(new)]
-
-    def flat_more(leaves):
-        return go_on(tree.pack_sequence_as(state, leaves))
-
-    leaves = tree.flatten(state)
-    count = trip_count(lambda *s: [flat_more(s), *flat_step(s)], leaves)
-    if scope is not None and not _same_values(scope.state_mapping, before):
+def _reset(scope, values) -> None:
+    """Let the variables have `values` again."""
+    if scope is not None:
         scope.state_mapping.clear()
-        scope.state_mapping.update(before)
-        return _unrolled_while(go_on, step, state, limit)
-    if count is not None:
+        scope.state_mapping.update(values)
+
+
+def _looped_while(go_on, step, state, limit, scope, before):
+    written: list[int] = []  # The ids of variables.
+    leaves = tree.flatten(state)
+    size = len(leaves)
+
+    def entered(carried):
+        if scope is not None:
+            scope.state_mapping.update(zip(written, carried[size:], strict=True))
+        return tree.pack_sequence_as(state, carried[:size])
+
+    def flat_step(carried):
+        new = step(entered(carried))
+        values = [scope.state_mapping[key] for key in written]
+        return [convert_to_tensor(leaf) for leaf in tree.flatten(new)] + values
+
+    def flat_more(carried):
+        return go_on(entered(carried))
+
+    def turn(*carried):
+        return [flat_more(carried), *flat_step(carried)]
+
+    count = trip_count(turn, leaves)
+    if scope is not None and not _same_values(scope.state_mapping, before):
+        # Which variables are written is known once the body was traced.
+        changed = [key for key, v in scope.state_mapping.items() if v is not before.get(key)]
+        _reset(scope, before)
+        if any(key not in before for key in changed):
+            return _unrolled_while(go_on, step, state, limit)
+        written += changed
+        leaves = [*leaves, *(before[key] for key in written)]
+        count = trip_count(turn, leaves)
+    if count is not None and not isinstance(limit, Tracer):
         count = count if limit is None else min(count, limit)
         found = control.scan(lambda s, _: (flat_step(s), None), leaves, None, count)[0]
     elif limit is None:
         found = control.while_loop(flat_more, flat_step, leaves)
     else:
+        rounds = tnp.zeros_like(convert_to_tensor(limit))
         _, found = control.while_loop(
             lambda s: tnp.logical_and(flat_more(s[1]), tnp.less(s[0], limit)),
-            lambda s: (s[0] + 1, flat_step(s[1])), (0, leaves))
-    return tree.pack_sequence_as(state, found)
+            lambda s: (s[0] + 1, flat_step(s[1])), (rounds, leaves))
+    _reset(scope, {**before, **dict(zip(written, found[size:], strict=True))})
+    return tree.pack_sequence_as(state, found[:size])
 
 
 def fori_loop(lower, upper, body_fun, init_val):
