@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from .console import console, print_json
-from .recipe import blame, load_recipe
+from .recipe import arguments, blame, load_recipe
 from .run_folder import RunFolder
 
 NAME = "evaluate"
@@ -40,6 +40,6 @@ def evaluate(folder: RunFolder, recipe: Path | None = None, batch_size: int = 12
     model = folder.load_model()
     _, validation = loaded.load_data()
     with blame(loaded.path, "evaluation failed"):
-        data = validation if isinstance(validation, tuple) else (validation,)
-        result = model.evaluate(*data, batch_size=batch_size, verbose=0, return_dict=True)
+        result = model.evaluate(**arguments(validation), verbose=0, return_dict=True,
+                                batch_size=batch_size if isinstance(validation, tuple) else None)
     return {name: float(value) for name, value in result.items()}

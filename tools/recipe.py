@@ -75,13 +75,19 @@ def load_recipe(path: str | os.PathLike) -> Recipe:
         raise RecipeError(f"{file} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    with blame(file, "the recipe cannot be loaded"):
+    with blame(file, "the recipe cannot be loaded"), _files_beside(file):
         spec.loader.exec_module(module)
     for name in ("build_model", "load_data"):
         if not callable(getattr(module, name, None)):
             raise RecipeError(f"the recipe has no function {name}(); see examples/digits.py in"
                               " the tfn package for one that is complete", Location(str(file), 1))
     return Recipe(file, module.build_model, module.load_data)
+
+
+def arguments(data: Any) -> dict[str, Any]:
+    """What `fit` and `evaluate` are given for (x, y), (x, y, sample_weight) or anything else."""
+    given = data if isinstance(data, tuple) else (data,)
+    return dict(zip(("x", "y", "sample_weight"), given, strict=False))
 
 
 @contextmanager
@@ -102,6 +108,17 @@ def blame(file: Path, what: str) -> Iterator[None]:
         place = _last_line(error, file)
         where = "" if place else f"{file}: "
         raise RecipeError(f"{where}{what}: {type(error).__name__}: {text}", place) from error
+
+
+@contextmanager
+def _files_beside(file: Path) -> Iterator[None]:
+    """A recipe may import the files in its folder, as when Python runs it; nothing else sees them."""
+    folder = str(file.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
 
 
 def _last_line(error: BaseException, file: Path) -> Location | None:

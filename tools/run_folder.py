@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..compiler.errors import TfnError
+from .recipe import load_recipe
 
 MODEL, CHECKPOINT, RUN = "model.keras", "checkpoint.keras", "run.json"
 
@@ -72,7 +73,13 @@ class RunFolder:
             raise RunError(f"{file} is damaged ({error}); train again or restore it") from None
 
     def load_model(self) -> Any:
-        """The trained model, or the last checkpoint of an unfinished run."""
+        """The trained model, or the last checkpoint of an unfinished run.
+
+        Its recipe is loaded first, if it is still there: layers and losses of its own must be known.
+        """
+        recipe = Path(self.run().recipe)
+        if recipe.is_file():
+            load_recipe(recipe)
         for name in (MODEL, CHECKPOINT):
             if (self.path / name).exists():
                 return load_model(self.path / name)

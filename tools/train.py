@@ -9,7 +9,7 @@ import typer
 
 from .console import console, print_json
 from .interrupt import interruptible
-from .recipe import Recipe, blame, load_recipe
+from .recipe import Recipe, arguments, blame, load_recipe
 from .run_folder import CHECKPOINT, MODEL, Run, RunFolder
 
 NAME = "train"
@@ -76,15 +76,10 @@ def train(recipe: Recipe, folder: RunFolder, epochs: int, batch_size: int = 32,
                 " go on with --resume")
 
     with interruptible(left), blame(recipe.path, "training failed"):
-        model.fit(*_arguments(data), validation_data=validation, epochs=epochs,
+        model.fit(**arguments(data), validation_data=validation, epochs=epochs,
                   batch_size=batch_size if isinstance(data, tuple) else None,
                   initial_epoch=run.epochs, verbose=verbose,
                   callbacks=[*callbacks, Checkpoint()])
     folder.save_model(model, MODEL)
     folder.save_run(run)
     return run
-
-
-def _arguments(data: Any) -> tuple:
-    """`fit`'s leading arguments for (x, y) tuples and for anything else it takes."""
-    return data if isinstance(data, tuple) else (data,)

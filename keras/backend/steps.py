@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ import numpy as np
 from keras.src import backend, tree
 from keras.src.backend import config
 from keras.src.distribution import distribution_lib
+from keras.src.layers.preprocessing.image_preprocessing.base_image_preprocessing_layer import (
+    BaseImagePreprocessingLayer,
+)
 from keras.src.trainers import trainer as base_trainer
 from keras.src.trainers.data_adapters import data_adapter_utils
 
@@ -39,6 +43,7 @@ class Steps(base_trainer.Trainer):
 
     def __init__(self) -> None:
         super().__init__()
+        self._jit_compile: bool | None = None
         self._losses_override: list[Any] = []
 
     def compute_loss_and_updates(
@@ -138,6 +143,29 @@ class Steps(base_trainer.Trainer):
         if kind == "optimizer_variables":
             return self.optimizer.variables if self.optimizer is not None else []
         return getattr(self, kind)
+
+    @property
+    def jit_compile(self) -> bool:
+        """Is a step one compiled program? Unless the user says no, or a layer works outside programs.
+
+        Random rotations, translations and their like say of themselves that they do, for the sake of
+        other compilers; here they do not, and a model with one of them is compiled.
+        """
+        if self._jit_compile is None:
+            self._jit_compile = self._resolve_auto_jit_compile()
+        return self._jit_compile
+
+    @jit_compile.setter
+    def jit_compile(self, value: bool) -> None:
+        if value and not self._resolve_auto_jit_compile():
+            warnings.warn("jit_compile=True: a layer of the model cannot be compiled, so its steps run"
+                          " eagerly", stacklevel=3)
+            value = False
+        self._jit_compile = value
+
+    def _resolve_auto_jit_compile(self) -> bool:
+        return all(layer.supports_jit or isinstance(layer, BaseImagePreprocessingLayer)
+                   for layer in self._flatten_layers())
 
     def program_of(self, step: Callable, kinds: Sequence[str]) -> Callable[[Any, Any], Any]:
         """`step(state, data)` as one compiled program, unless the user asked for eager execution. A

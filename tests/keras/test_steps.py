@@ -67,6 +67,49 @@ def test_custom_steps(kind, options, data):
                                plain.predict(x, verbose=0) + 1, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("make", [
+    lambda: layers.RandomTranslation(0.2, 0.2, seed=3), lambda: layers.RandomRotation(0.1, seed=3),
+    lambda: layers.RandomZoom(0.2, seed=3), lambda: layers.RandomShear(0.2, 0.2, seed=3),
+    lambda: layers.RandomPerspective(seed=3),
+], ids="translation rotation zoom shear perspective".split())
+def test_a_model_that_augments_its_images_is_compiled(make, rng):
+    """Keras says these layers cannot be; the numbers are those of eager steps."""
+    x, y = rng.random((8, 6, 5, 2)).astype("float32"), np.zeros(8)
+    losses = []
+    for options in {}, {"jit_compile": True}, {"run_eagerly": True}:
+        keras.utils.set_random_seed(3)
+        model = keras.Sequential([keras.Input((6, 5, 2)), make(), layers.Flatten(), layers.Dense(1)])
+        model.compile("sgd", "mse", **options)
+        assert model.jit_compile == (not model.run_eagerly)
+        losses.append([model.train_on_batch(x, y) for _ in range(3)])
+    np.testing.assert_allclose(losses[0], losses[2], rtol=1e-5)
+    assert losses[0] == losses[1]
+
+
+class Outside(layers.Layer):
+    """A layer which only works outside of programs."""
+
+    def __init__(self):
+        super().__init__()
+        self.supports_jit = False
+
+    def compute_output_shape(self, shape):
+        return shape
+
+    def call(self, x):
+        return np.sort(np.asarray(x), axis=-1)
+
+
+def test_a_layer_that_says_it_cannot_be_compiled(data):
+    x, _ = data
+    model = keras.Sequential([keras.Input((6,)), Outside()])
+    model.compile(loss="mse")
+    assert not model.jit_compile
+    with pytest.warns(UserWarning, match="a layer of the model cannot be compiled"):
+        model.jit_compile = True
+    np.testing.assert_array_equal(model.predict(x, verbose=0), np.sort(x, axis=-1))
+
+
 class _Count(keras.callbacks.Callback):
     def __init__(self):
         super().__init__()

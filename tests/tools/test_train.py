@@ -14,7 +14,28 @@ import pytest
 from tfn.tools.recipe import RecipeError, load_recipe
 
 RECIPE = Path(__file__).with_name("conftest.py").read_text().split("RECIPE = '''")[1].split("'''")[0]
+BATCHES = '''
+class Batches(keras.utils.PyDataset):
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
 
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, i):
+        return self.x[8 * i:8 * i + 8], self.y[8 * i:8 * i + 8]
+
+
+'''
+DOUBLE = '''
+@keras.saving.register_keras_serializable("tiny")
+class Double(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+def build_model():'''
 
 
 def changed(old, new):
@@ -79,6 +100,38 @@ def test_a_truncated_model(cli, trained, tmp_path):
     (tmp_path / "run" / "run.json").write_bytes((trained / "run.json").read_bytes())
     (tmp_path / "run" / "model.keras").write_bytes((trained / "model.keras").read_bytes()[:500])
     cli("evaluate", "run").mistake("model.keras", "cannot be loaded")
+
+
+def test_weights_of_examples_are_no_batch_size(cli, recipe):
+    """Examples of weight 0 count neither in training nor in evaluation."""
+    path = recipe(changed("return (x, y), (x[:16], y[:16])",
+                          "w = (x[:, 0] > 0).astype('float32')\n"
+                          "    return (x, y, w), (x[:16], y[:16], 0 * w[:16])"))
+    assert cli("train", path, "--out", "run").code == 0
+    assert cli("evaluate", "run", "--json").json["loss"] == 0
+
+
+def test_validation_data_in_batches_of_its_own(cli, recipe):
+    path = recipe(RECIPE.replace("def load_data", BATCHES + "def load_data").replace(
+        "(x[:16], y[:16])\n", "Batches(x[:16], y[:16])\n"))
+    assert cli("train", path, "--out", "run").code == 0
+    assert cli("evaluate", "run").code == 0
+
+
+def test_a_recipe_with_layers_of_its_own(cli, recipe):
+    path = recipe(RECIPE.replace("def build_model():", DOUBLE).replace(
+        "keras.Input((8,)),", "keras.Input((8,)), Double(),"))
+    assert cli("train", path, "--out", "run").code == 0
+    assert cli("export", "run", "--format", "bundle").code == 0
+
+
+def test_a_recipe_imports_the_files_beside_it(cli, recipe, monkeypatch):
+    monkeypatch.delitem(sys.modules, "beside", raising=False)
+    path = recipe("import beside\n" + changed("size=(64, 8)", "size=(64, beside.WIDTH)"))
+    path.with_name("beside.py").write_text("WIDTH = 8\n")
+    before = list(sys.path)
+    assert cli("train", path).code == 0
+    assert sys.path == before
 
 
 class TestRecipes:
