@@ -75,6 +75,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             refuse(f"needs {name}; install: {install}")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out `nightly` tests unless `-m` names the mark."""
+    if "nightly" not in config.option.markexpr:
+        nightly = [item for item in items if item.get_closest_marker("nightly")]
+        config.hook.pytest_deselected(items=nightly)
+        items[:] = [item for item in items if item not in nightly]
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the repository (inside Bazel: its copy among the runfiles)."""

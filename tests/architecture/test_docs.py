@@ -10,7 +10,8 @@ import pytest
 from tfn.compiler.ops.declare import REGISTRY
 
 ROOT = Path(__file__).absolute().parents[2]
-PAGES = sorted(p.name for p in (ROOT / "docs").glob("*.md"))
+PAGES = sorted(str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md"))
+PICTURE = re.compile(r"!\[[^\]]+\]\(([^)]+)\)")
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 FENCE = re.compile(r"^```.*$", re.MULTILINE)
 FILE = re.compile(r"`([\w/.]+/[\w.]+\.(?:py|md|npz))`")
@@ -51,4 +52,6 @@ def test_files_to_open_exist(name, repository):
     files = set(FILE.findall(text)) | {f"compiler/{f}" for f in SHORT.findall(text)}
     shortened = {f for f in files if SHORT.fullmatch(f"`{f}`")}
     assert not [f for f in files - shortened if not (repository / f).is_file()]
+    folder = (repository / "docs" / name).parent
+    assert not [f for f in PICTURE.findall(text) if not (folder / f).is_file()]
     assert files or name not in ("architecture.md", "compiler.md")
