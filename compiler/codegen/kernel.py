@@ -227,16 +227,18 @@ def _element_loops(emit: Emitter, outputs: list[tuple[Value, str]], ops: list[Op
 def _nest(emit: Emitter, group, index, part: tuple[Value, int] | None = None) -> None:
     """The loops from dim `len(index)` on; `part`: an operand of a concatenation, where it begins."""
     first, d = group[0][0], len(index)
+    # Where a result is written over an operand, each element is read where it is written.
+    innermost = d + 1 == len(first.shape)
     if d < len(first.shape):
         if part is None and len(group) == 1 and _joins(first.op, d):
             start = 0
             for operand in first.op.operands:
                 end = start + operand.shape[d]
-                with emit.loop(start, end) as i, emit.scope():
+                with emit.loop(start, end, independent=innermost) as i, emit.scope():
                     _nest(emit, group, (*index, i), (operand, start))
                 start = end
             return
-        with emit.loop(0, emit.extent(first, d)) as i, emit.scope():
+        with emit.loop(0, emit.extent(first, d), independent=innermost) as i, emit.scope():
             _nest(emit, group, (*index, i), part)
         return
     if part is None:

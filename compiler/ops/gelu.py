@@ -9,7 +9,7 @@ import numpy as np
 
 from ..ir.core import Op
 from ..ir.dtypes import F32
-from .declare import FLOAT, definition
+from .declare import definition
 from .elementwise import declare_unary
 
 
@@ -37,8 +37,8 @@ def _math(name: str):
     return lambda emit, dtype, x: emit.math(name, dtype, x)
 
 
-declare_unary("tfn.gelu", _gelu, _math("gelu"), None, FLOAT, True)
-declare_unary("tfn.gelu_slope", _slope, _math("gelu_slope"), None, FLOAT, True)
+declare_unary("tfn.gelu", _gelu, _math("gelu"), None, frozenset({F32}), True)
+declare_unary("tfn.gelu_slope", _slope, _math("gelu_slope"), None, frozenset({F32}), True)
 
 
 def as_kernel(composite: Op) -> Op | None:
