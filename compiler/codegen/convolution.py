@@ -32,6 +32,7 @@ _REGION_BYTES = 256 << 10
 """What a task reads of the image stays in the second-level cache, beside a panel of the kernel."""
 _CLOSE_BYTES = 40 << 10
 """A panel of the kernel of this size is close enough."""
+_SHORT = 160
 _TASKS = 4
 """Tasks of an image large enough to share."""
 _PICOSECONDS = 10
@@ -50,14 +51,17 @@ def convolution(emit: Emitter, op: Op, target: Target, outputs: Sequence[Output]
     _Convolution(emit, op, window, target, outputs).emit_phases()
 
 
-def best_rows(target: Target, dtype, rows: int, more: int, columns: int, close: bool, apart: int
-              ) -> tuple[Tile, int]:
+def best_rows(target: Target, dtype, rows: int, more: int, columns: int, close: bool, apart: int,
+              short: bool = False) -> tuple[Tile, int]:
     """A tile for `rows` outputs side by side, `more` such rows that are neighbours in memory (1 if
     they are not), and how many of these rows a tile has. Is the kernel `close`, or read as seldom as
-    the image? Elements of the image for neighbouring outputs are `apart` bytes from each other."""
+    the image? Elements of the image for neighbouring outputs are `apart` bytes from each other. Is K so
+    `short` that a large tile takes longer to begin and to end than it saves?"""
     lanes = target.tile.bits // dtype.bits
     # 512-bit targets broadcast from memory, so that only accumulators and columns need registers.
     budget = 28 if target.tile.bits == 512 else target.tile.rows * target.tile.vectors
+    if short:
+        budget = min(budget, 16)
 
     def tile(vectors: int) -> tuple[float, Tile, int]:
         most = max(budget // vectors, 1)
@@ -104,7 +108,7 @@ class _Convolution:
             not self.copies and window.features <= 4 * lanes)
         self.tile, self.stacked = best_rows(
             target, self.dtype, min(p.count for p in wide.parts), tall, window.features, close,
-            wide.stride * self.pitch * item)
+            wide.stride * self.pitch * item, self.depth <= _SHORT)
         self.width = self.tile.rows // self.stacked
         self.nr = self.tile.columns
         self.product = Product(self.dtype, self.dtype)
