@@ -74,11 +74,11 @@ class _Gemm:
         # What may shape the code: a run-time extent, a batch as a rule, may not.
         self.fixed_m, self.fixed_n, self.fixed_k = (
             self.loops.fixed(g) for g in (self.axes.m, self.axes.n, self.axes.k))
-        self.tile = best_tile(self.target, self.product.sums, self.fixed_m, self.fixed_n)
+        words = None if self.fixed_k is None else ceil_div(self.fixed_k, self.product.group)
+        self.tile = best_tile(self.target, self.product.sums, self.fixed_m, self.fixed_n, words)
         self.nr = self.tile.columns
         self.rows, self.panels = block_of(self.tile, self.fixed_m, self.fixed_n, bool(self.axes.batch))
-        self.depth = depth_of(None if self.fixed_k is None else
-                              ceil_div(self.fixed_k, self.product.group))
+        self.depth = depth_of(words)
         self.direct = innermost(self.spec.rhs, self.axes.n)
         bytes_too = self.product.group > 1 or "+avx512bw" in self.target.features.split(",")
         self.pack_a = Packer(self.emit, lhs.dtype, self.product, self.tile, bytes_too,
