@@ -22,7 +22,7 @@ from ..ir.dims import Extent
 from ..ops.contraction import Contraction
 from .blocking import block_of, ceil_div, depth_of
 from .emitter import Emitter
-from .gemv import Line, matrix_vector
+from .gemv import FEW, Line, MatrixVector
 from .loops import Loops, innermost
 from .matrix import Axes, dims_of, extent_of, is_affine, matrix_axes
 from .outline import outlined
@@ -80,6 +80,7 @@ class _Gemm:
         self.rows, self.panels = block_of(self.tile, self.fixed_m, self.fixed_n, bool(self.axes.batch))
         self.depth = depth_of(words)
         self.direct = innermost(self.spec.rhs, self.axes.n)
+        self.few = self._few()
         bytes_too = self.product.group > 1 or "+avx512bw" in self.target.features.split(",")
         self.pack_a = Packer(self.emit, lhs.dtype, self.product, self.tile, bytes_too,
                              self.product.flips)
@@ -90,6 +91,13 @@ class _Gemm:
         # its rounding: an operand of that may have the memory of the result.
         self.follows = (any(value is not self.out for value, _ in self.outputs)
                         or self.out.dtype.llvm != self.product.sums.llvm)
+
+    def _few(self) -> int:
+        """Rows that use the matrix b as it comes from memory. More than one do where their sums are in
+        the order of the micro-kernel's."""
+        if self.fixed_n == 1 or self.axes.sums:
+            return 0
+        return min(FEW, self.rows) if self.direct and self.product.group == 1 else 1
 
     def _copies_a(self) -> str:
         """How a is packed: as "tiles" of rows that are neighbours in memory, as "lines" along K, or, ""
@@ -114,6 +122,8 @@ class _Gemm:
 
     def _packs(self) -> str:
         """Who packs b: "phase", "task" or "none"."""
+        if self.fixed_m is not None and self.fixed_m <= self.few:
+            return "none"
         same = self.product.group == 1 and self.rhs.dtype is self.product.packed
         if self.direct and same:
             size = self.loops.fixed((*self.axes.sums, *self.axes.k, *self.axes.n))
@@ -193,7 +203,7 @@ class _Gemm:
 
     def _unpacked_rows(self) -> str:
         """Are there so few rows that they use b as it is?"""
-        few = _FEW_ROWS if self._reads_both else 1
+        few = _FEW_ROWS if self._reads_both else self.few
         return self.emit.icompare("sle", self.count_m, few)
 
     @property
@@ -251,15 +261,15 @@ class _Gemm:
         row, column = emit.imul(block_m, self.rows), emit.imul(block_n, wide)
         rows = emit.imin(emit.isub(self.count_m, row), self.rows)
         columns = emit.imin(emit.isub(self.count_n, column), wide)
-        one = None
-        if self.fixed_n != 1 and self.fixed_m in (None, 1) and not self.axes.sums:
-            one = emit.icompare("eq", self.count_m, 1)
-            columns = self._strip(one, block_n, column, columns)
+        few = None
+        if self.few and (self.fixed_m is None or self.fixed_m <= self.few):
+            few = emit.icompare("sle", self.count_m, self.few)
+            columns = self._strip(emit.icompare("eq", self.count_m, 1), block_n, column, columns)
         a = self.pack_a.at(emit.pointers[self.lhs], emit.iadd(
             self.loops.offset(self.lhs, self.spec.lhs, at), emit.imul(row, self.lm)))
         b = self.pack_b.at(emit.pointers[self.rhs], emit.iadd(
             self.loops.offset(self.rhs, self.spec.rhs, at), emit.imul(column, self.rn)))
-        packed_a, packed_b, c = self._workspaces()
+        packed_a, packed_b, c, part = self._workspaces()
         packed = (packed_a, packed_b, memory)
         if not self.follows:
             c = self._sum_at(emit.pointers[self.out], emit.iadd(
@@ -267,13 +277,14 @@ class _Gemm:
                 emit.iadd(emit.imul(row, self.om), column)))
         first_panel = emit.imul(block_n, self.panels)
         if self.fixed_n == 1 and not self.axes.sums:
-            self._vector(Line(a, self.lm, self.lhs.dtype), self.lk, Line(b, self.rk, self.rhs.dtype),
-                         Line(c, self.om, self.product.sums), rows)
-        elif one is not None:
-            self._either(one,
-                         lambda: self._vector(
-                             Line(b, self.rn, self.rhs.dtype), self.rk,
-                             Line(a, self.lk, self.lhs.dtype), Line(c, 1, self.product.sums), columns),
+            self._vectors(Line(a, self.lm, self.lhs.dtype, self.lk), Line(b, self.rk, self.rhs.dtype),
+                          Line(c, self.om, self.product.sums), part, 1, rows)
+        elif few is not None:
+            self._either(few,
+                         lambda: self._vectors(
+                             Line(b, self.rn, self.rhs.dtype, self.rk),
+                             Line(a, self.lk, self.lhs.dtype, self.lm),
+                             Line(c, 1, self.product.sums, self.om), part, rows, columns),
                          lambda: self._blocks(a, b, c, rows, columns, first_panel, packed))
         else:
             self._blocks(a, b, c, rows, columns, first_panel, packed)
@@ -282,14 +293,22 @@ class _Gemm:
             with outlined(emit, (c,), (row, column, rows, columns, *at.values())) as ((c,), numbers):
                 self._epilogue(dict(zip(loops, numbers[4:], strict=True)), c, *numbers[:4])
 
-    def _vector(self, matrix: Line, by_k: Index, vector: Line, out: Line, count: Index) -> None:
-        lines = matrix, vector, out
-        with outlined(self.emit, [line.pointer for line in lines], (
-                *(line.stride for line in lines), by_k, count, self.count_k)) as (pointers, numbers):
-            *strides, by_k, count, depth = numbers
-            matrix, vector, out = (Line(p, s, line.dtype) for p, s, line in zip(
-                pointers, strides, lines, strict=True))
-            matrix_vector(self.emit, self.product, matrix, by_k, vector, out, count, depth)
+    def _vectors(self, matrix: Line, vector: Line, out: Line, part: str, vectors: Index, count: Index
+                 ) -> None:
+        lines = matrix, vector, out, Line(part, 1, out.dtype, self._part_line)
+        with outlined(self.emit, [line.pointer or "null" for line in lines], (
+                *(n for line in lines for n in (line.stride, line.step)), vectors, count, self.count_k)
+                ) as (pointers, numbers):
+            matrix, vector, out, apart = (
+                Line(p, numbers[2 * i], line.dtype, numbers[2 * i + 1])
+                for i, (p, line) in enumerate(zip(pointers, lines, strict=True)))
+            MatrixVector(self.emit, self.product, matrix, vector, out, apart, self.step,
+                         *numbers[8:]).run()
+
+    @property
+    def _part_line(self) -> int:
+        """Numbers of the most columns that `few` rows have in a task."""
+        return max(self.panels * self.nr, 2 * _STRIP)
 
     def _strip(self, one: str, block: Index, column: Index, columns: Index) -> Index:
         """The columns of a task when there is one row: long pieces of the matrix's rows are read at the
@@ -401,22 +420,24 @@ class _Gemm:
             height = emit.imin(emit.isub(rows, emit.imul(t, tile.rows)), tile.rows)
             one(t, (height, emit.imin(left, self.nr)))
 
-    def _workspaces(self) -> tuple[str, str, str]:
-        """This thread's memory for a packed block of a, a packed panel of b, and a block of c."""
+    def _workspaces(self) -> tuple[str, str, str, str]:
+        """This thread's memory for a packed block of a, a packed panel of b, a block of c, and what a
+        block of K adds to few rows."""
         tile, word, sums = self.tile, self.product.word_bytes, self.product.sums.itemsize
         a_words = {"": 0, "lines": self.rows * self._line,
                    "tiles": self.rows // tile.rows * self.pack_a.a_width * self.depth}[self.copies_a]
         sizes = (a_words * word,
                  (self.depth + tile.lanes + 1) * self.nr * word if self.packs == "task" else 0,
-                 max(self.rows * self.panels * self.nr, 2 * _STRIP) * sums if self.follows else 0)
+                 max(self.rows * self.panels * self.nr, 2 * _STRIP) * sums if self.follows else 0,
+                 self.few * self._part_line * sums if self.direct and self._one_depth() is None else 0)
         if not any(sizes):
-            return "", "", ""
-        starts = [sum(ceil_div(size, 64) * 64 for size in sizes[:i]) for i in range(4)]
-        memory = self.emit.workspace(starts[3])
-        first, second, third = (
+            return "", "", "", ""
+        starts = [sum(ceil_div(size, 64) * 64 for size in sizes[:i]) for i in range(5)]
+        memory = self.emit.workspace(starts[4])
+        first, second, third, fourth = (
             memory if not start else self.emit.inst(
-                f"getelementptr inbounds i8, ptr {memory}, i64 {start}") for start in starts[:3])
-        return first, second, third
+                f"getelementptr inbounds i8, ptr {memory}, i64 {start}") for start in starts[:4])
+        return first, second, third, fourth
 
     # -- what follows the product -------------------------------------------------------------------
 

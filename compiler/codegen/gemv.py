@@ -1,5 +1,8 @@
-"""Products of a matrix and one vector: the matrix is read once, in memory order.
+"""Products of a matrix and few vectors: the matrix comes from memory once, in its own order.
 
+Its lines are taken some at a time. Where they run along the outputs, they are added up in outputs that
+stay in the cache, in the order of a micro-kernel's sums: part of a batch gets the bits of the whole.
+Where they run along K, each is a sum of products. All vectors use the lines before the next ones come.
 Numbers are converted to the type of the sums as they are read.
 """
 
@@ -9,81 +12,164 @@ from dataclasses import dataclass
 
 from ..ir.dtypes import DType
 from .emitter import Emitter
+from .lanes import Lanes
 from .product import Product
 from .text import Index, literal
 
-_STREAMED = 4
-"""Rows of the matrix taken at once."""
+FEW = 6
+"""Vectors that are few: more are multiplied faster by a micro-kernel, which reuses what it loads."""
+_STREAMED, _SUMMED = 12, 8
+"""Lines of the matrix taken at once: those along the outputs, those along K."""
+_AHEAD = 1 << 10
+"""Bytes of a line along K that are asked for ahead."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """Numbers `stride` apart from a pointer on."""
+    """Numbers `stride` apart from a pointer on, in lines `step` apart."""
 
     pointer: str
     stride: Index
     dtype: DType
+    step: Index = 0
 
-    def place(self, emit: Emitter, i: Index) -> str:
-        return _at(emit, self.dtype, self.pointer, emit.imul(i, self.stride))
+    def place(self, emit: Emitter, i: Index, line: Index = 0) -> str:
+        offset = emit.iadd(emit.imul(line, self.step), emit.imul(i, self.stride))
+        return self.pointer if offset == 0 else emit.inst(
+            f"getelementptr inbounds {self.dtype.storage}, ptr {self.pointer}, i64 {offset}")
 
-    def load(self, emit: Emitter, i: Index, dtype: DType) -> str:
-        """Number `i`, converted to a type that holds it."""
-        return emit.convert(emit.load_from(self.place(emit, i), self.dtype), self.dtype, dtype)
-
-
-def matrix_vector(emit: Emitter, product: Product, matrix: Line, by_k: Index, vector: Line, out: Line,
-                  count: Index, depth: Index) -> None:
-    """out[o] = sum over k of matrix[o * matrix.stride + k * by_k] * vector[k], for `count` outputs."""
-    if matrix.stride == 1 and out.stride == 1:
-        _stream(emit, product, matrix, by_k, vector, out, count, depth)
-    else:
-        _dots(emit, product, matrix, by_k, vector, out, count, depth)
+    def load(self, emit: Emitter, i: Index, dtype: DType, line: Index = 0) -> str:
+        """Number `i` of a line, converted to a type that holds it."""
+        return emit.convert(emit.load_from(self.place(emit, i, line), self.dtype), self.dtype, dtype)
 
 
-def _at(emit: Emitter, dtype: DType, pointer: str, offset: Index) -> str:
-    return pointer if offset == 0 else emit.inst(
-        f"getelementptr inbounds {dtype.storage}, ptr {pointer}, i64 {offset}")
+@dataclass(frozen=True)
+class MatrixVector:
+    """out[v][o] = sum over k of matrix[k][o] * vector[v][k], for `count` outputs of each of `vectors`.
 
+    Blocks of `block` of K are added up apart, in `part`, which is like `out`.
+    """
 
-def _stream(emit: Emitter, product: Product, matrix: Line, by_k: Index, vector: Line, out: Line,
-            count: Index, depth: Index) -> None:
-    """Rows of the matrix, times a number each, added to outputs that stay in the cache."""
-    sums = product.sums
-    with emit.loop(0, count) as j:
-        emit.store_to(out.place(emit, j), sums, literal(0, sums))
-    whole = emit.imul(emit.idiv(depth, _STREAMED), _STREAMED)
-    for low, high, step in ((0, whole, _STREAMED), (whole, depth, 1)):
-        with emit.loop(low, high, step) as k, emit.scope():
-            rows = [emit.iadd(k, i) for i in range(step)]
-            factors = [vector.load(emit, r, sums) for r in rows]
-            lines = [Line(_at(emit, matrix.dtype, matrix.pointer, emit.imul(r, by_k)), 1, matrix.dtype)
-                     for r in rows]
-            with emit.loop(0, count) as j:
-                place = out.place(emit, j)
-                total = emit.load_from(place, sums)
-                for factor, line in zip(factors, lines, strict=True):
-                    total = product.add_scalar(emit, total, factor, line.load(emit, j, sums))
-                emit.store_to(place, sums, total)
+    emit: Emitter
+    product: Product
+    matrix: Line
+    vector: Line
+    out: Line
+    part: Line
+    block: int
+    vectors: Index
+    count: Index
+    depth: Index
 
+    def run(self) -> None:
+        """Emit it."""
+        if self.matrix.stride == 1 and self.out.stride == 1:
+            self._stream()
+        elif self.product.sums.is_float and self.matrix.step == 1 and self.vector.stride == 1 and all(
+                Lanes.fit(line.dtype) for line in (self.matrix, self.vector)):
+            self._rows()
+        else:
+            self._dots()
 
-def _dots(emit: Emitter, product: Product, matrix: Line, by_k: Index, vector: Line, out: Line,
-          count: Index, depth: Index) -> None:
-    """One sum after the other, along contiguous K; LLVM fixes its order by the shape alone."""
-    sums = product.sums
-    element = sums.llvm
-    cell = emit.cell(element)
-    with emit.loop(0, count) as j, emit.scope():
-        line = Line(matrix.place(emit, j), by_k, matrix.dtype)
-        emit.do(f"store {element} {literal(0, sums)}, ptr {cell}")
-        with emit.loop(0, depth) as k:
-            x, y = line.load(emit, k, sums), vector.load(emit, k, sums)
-            old = emit.inst(f"load {element}, ptr {cell}")
-            if sums.is_float:
-                # A chain of sums would not vectorise.
-                more = emit.inst(f"fmul contract {element} {x}, {y}")
-                new = emit.inst(f"fadd reassoc contract {element} {old}, {more}")
-            else:
-                new = product.add_scalar(emit, old, x, y)
-            emit.do(f"store {element} {new}, ptr {cell}")
-        emit.store_to(out.place(emit, j), sums, emit.inst(f"load {element}, ptr {cell}"))
+    def _stream(self) -> None:
+        """Lines of the matrix, times a number each, added to the outputs."""
+        emit, sums, out, part = self.emit, self.product.sums, self.out, self.part
+        self._add_block(out, 0, emit.imin(self.depth, self.block))
+        with emit.loop(self.block, self.depth, self.block) as k, emit.scope():
+            self._add_block(part, k, emit.imin(emit.iadd(k, self.block), self.depth))
+            with emit.loop(0, self.vectors) as v, emit.scope():
+                starts = [Line(line.place(emit, 0, v), 1, sums) for line in (out, part)]
+                with emit.loop(0, self.count, independent=True) as j:
+                    place = starts[0].place(emit, j)
+                    total = emit.binary("fadd" if sums.is_float else "add", sums,
+                                        emit.load_from(place, sums), starts[1].load(emit, j, sums))
+                    emit.store_to(place, sums, total)
+
+    def _add_block(self, out: Line, low: Index, high: Index) -> None:
+        """The sums over K from `low` to before `high`."""
+        emit, sums = self.emit, self.product.sums
+        with emit.loop(0, self.vectors) as v, emit.scope(), emit.loop(0, self.count) as j:
+            emit.store_to(out.place(emit, j, v), sums, literal(0, sums))
+        size = emit.isub(high, low)
+        whole = emit.iadd(low, emit.imul(emit.idiv(size, _STREAMED), _STREAMED))
+        for first, last, step in ((low, whole, _STREAMED), (whole, high, 1)):
+            with emit.loop(first, last, step) as k, emit.scope(), emit.loop(0, self.vectors) as v, \
+                    emit.scope():
+                self._add_lines(out.place(emit, 0, v), [emit.iadd(k, i) for i in range(step)], v)
+
+    def _add_lines(self, target: str, lines: list[Index], v: Index) -> None:
+        emit, sums, matrix = self.emit, self.product.sums, self.matrix
+        factors = [self.vector.load(emit, i, sums, v) for i in lines]
+        starts = [matrix.place(emit, 0, i) for i in lines]
+        with emit.loop(0, self.count, independent=True) as j:
+            place = Line(target, 1, sums).place(emit, j)
+            total = emit.load_from(place, sums)
+            for factor, start in zip(factors, starts, strict=True):
+                element = Line(start, 1, matrix.dtype).load(emit, j, sums)
+                total = self.product.add_scalar(emit, total, factor, element)
+            emit.store_to(place, sums, total)
+
+    def _rows(self) -> None:
+        """Vectors of products along K, for some lines of the matrix at a time."""
+        emit = self.emit
+        whole = emit.imul(emit.idiv(self.count, _SUMMED), _SUMMED)
+        for low, high, step in ((0, whole, _SUMMED), (whole, self.count, 1)):
+            with emit.loop(low, high, step) as j, emit.scope(), emit.loop(0, self.vectors) as v, \
+                    emit.scope():
+                self._some_rows([emit.iadd(j, i) for i in range(step)], v)
+
+    def _some_rows(self, rows: list[Index], v: Index) -> None:
+        emit, sums, matrix = self.emit, self.product.sums, self.matrix
+        lanes = emit.target.tile.bits // sums.bits
+        a, b = (Lanes(emit, line.dtype, lanes) for line in (matrix, self.vector))
+        kind, name = f"<{lanes} x {sums.llvm}>", f"v{lanes}f{sums.bits}"
+        emit.declare(f"declare {kind} @llvm.fma.{name}({kind}, {kind}, {kind})")
+        emit.declare(f"declare {sums.llvm} @llvm.vector.reduce.fadd.{name}({sums.llvm}, {kind})")
+        emit.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        cells = [emit.cell(kind) for _ in rows]
+        for cell in cells:
+            emit.do(f"store {kind} zeroinitializer, ptr {cell}")
+        starts = [matrix.place(emit, row) for row in rows]
+        vector = self.vector.place(emit, 0, v)
+
+        def load(of: Lanes, place: str, mask: str | None) -> str:
+            x = of.load(place, mask)
+            return x if of.kind == kind else emit.inst(f"fpext {of.kind} {x} to {kind}")
+
+        def add(k: Index, mask: str | None) -> None:
+            y = load(b, b.place(vector, k), mask)
+            for start, cell in zip(starts, cells, strict=True):
+                place = a.place(start, k)
+                if mask is None:
+                    ahead = emit.inst(f"getelementptr i8, ptr {place}, i64 {_AHEAD}")
+                    emit.do(f"call void @llvm.prefetch.p0(ptr {ahead}, i32 0, i32 3, i32 1)")
+                x, old = load(a, place, mask), emit.inst(f"load {kind}, ptr {cell}")
+                new = emit.inst(f"call {kind} @llvm.fma.{name}({kind} {x}, {kind} {y}, {kind} {old})")
+                emit.do(f"store {kind} {new}, ptr {cell}")
+
+        a.run(0, self.depth, add)
+        for row, cell in zip(rows, cells, strict=True):
+            total = emit.inst(f"load {kind}, ptr {cell}")
+            total = emit.inst(f"call reassoc {sums.llvm} @llvm.vector.reduce.fadd.{name}("
+                              f"{sums.llvm} {literal(-0.0, sums)}, {kind} {total})")
+            emit.store_to(self.out.place(emit, row, v), sums, total)
+
+    def _dots(self) -> None:
+        """One sum after the other; LLVM fixes its order by the shape alone."""
+        emit, sums = self.emit, self.product.sums
+        element = sums.llvm
+        cell = emit.cell(element)
+        with emit.loop(0, self.count) as j, emit.scope(), emit.loop(0, self.vectors) as v, emit.scope():
+            emit.do(f"store {element} {literal(0, sums)}, ptr {cell}")
+            with emit.loop(0, self.depth) as k, emit.scope():
+                x, y = self.matrix.load(emit, j, sums, k), self.vector.load(emit, k, sums, v)
+                old = emit.inst(f"load {element}, ptr {cell}")
+                if sums.is_float:
+                    # A chain of sums would not vectorise.
+                    more = emit.inst(f"fmul contract {element} {x}, {y}")
+                    new = emit.inst(f"fadd reassoc contract {element} {old}, {more}")
+                else:
+                    new = self.product.add_scalar(emit, old, x, y)
+                emit.do(f"store {element} {new}, ptr {cell}")
+            emit.store_to(self.out.place(emit, j, v), sums, emit.inst(f"load {element}, ptr {cell}"))
+

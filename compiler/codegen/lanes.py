@@ -114,5 +114,6 @@ class Lanes:
                 body(i, None)
         if isinstance(low, int) and isinstance(high, int) and whole == max(high, low):
             return
-        with emit.scope():
-            body(whole, lane_mask(emit, emit.isub(high, whole), self.count))
+        # Not with an empty mask: where a store would fault, the processor takes long to find out.
+        with emit.loop(whole, high, self.count) as i, emit.scope():
+            body(i, lane_mask(emit, emit.isub(high, i), self.count))

@@ -60,10 +60,13 @@ def _turned_product(op: Op, readers: Counter[Value]) -> Op | None:
 def _turned(product: Op, rewriter: Rewriter, op: Op) -> Value:
     lhs, rhs = product.operands
     n: DotDimensionNumbers = product.attributes["dot_dimension_numbers"]
-    dims = DotDimensionNumbers(n.rhs_batching_dimensions, n.lhs_batching_dimensions,
-                               n.rhs_contracting_dimensions, n.lhs_contracting_dimensions)
     return _append(rewriter, product, product.name, [rewriter[rhs], rewriter[lhs]],
-                   {**product.attributes, "dot_dimension_numbers": dims}, [op.result.type])
+                   {**product.attributes, "dot_dimension_numbers": _exchanged(n)}, [op.result.type])
+
+
+def _exchanged(n: DotDimensionNumbers) -> DotDimensionNumbers:
+    return DotDimensionNumbers(n.rhs_batching_dimensions, n.lhs_batching_dimensions,
+                               n.rhs_contracting_dimensions, n.lhs_contracting_dimensions)
 
 
 def _append(rewriter: Rewriter, op: Op, name: str, operands, attributes, types=None) -> Value:
@@ -79,9 +82,15 @@ def _transpose(rewriter: Rewriter, op: Op, value: Value, permutation: list[int])
 
 
 def _dot(op: Op, rewriter: Rewriter) -> Value:
-    """Order the rhs as batching, contracting, free: contiguous along the last result dim."""
-    lhs, rhs = (rewriter[v] for v in op.operands)
+    """Order the rhs as batching, contracting, free: contiguous along the last result dim. A matrix
+    times a vector is the vector times the matrix."""
     n: DotDimensionNumbers = op.attributes["dot_dimension_numbers"]
+    a, b = op.operands
+    if len(b.shape) == len(n.rhs_batching_dimensions) + len(n.rhs_contracting_dimensions):
+        n = _exchanged(n)
+        op = Op(op.definition, [b, a], [op.result.type], {**op.attributes, "dot_dimension_numbers": n},
+                location=op.location)
+    lhs, rhs = (rewriter[v] for v in op.operands)
     batching, contracting = n.rhs_batching_dimensions, n.rhs_contracting_dimensions
     free = [d for d in range(len(rhs.shape)) if d not in (*batching, *contracting)]
     attributes = dict(op.attributes)

@@ -30,7 +30,8 @@ def check(program, reference, *arrays):
     assert error <= TOLERANCE[found.dtype.name] * max(np.abs(expected).max(initial=0), 1)
 
 
-SHAPES = [(128, 128, 128), (1, 7, 5), (33, 65, 17), (7, 1000, 10), (100, 3, 1000), (257, 449, 97),
+SHAPES = [(2, 449, 65), (3, 900, 130), (6, 1000, 2100), (6, 13, 5), (4, 25, 17),
+          (128, 128, 128), (1, 7, 5), (33, 65, 17), (7, 1000, 10), (100, 3, 1000), (257, 449, 97),
           (12, 896, 48), (0, 5, 4), (4, 0, 5), (5, 4, 0), (1, 2048, 1000), (1, 30, 4100), (4100, 30, 1)]
 
 
@@ -57,6 +58,14 @@ EINSUMS = [
     ("bhtd,hdc->btc", (2, 40, 7, 16), (40, 16, 500)),
     ("bhtd,bhtc->dc", (2, 4, 7, 16), (2, 4, 7, 50)),
     ("bthd,bhtc->hdc", (2, 7, 4, 16), (2, 4, 7, 50)),
+    ("ij,j->i", (70, 900), (900,)),
+    ("ji,j->i", (900, 70), (900,)),
+    ("ji,j->i", (11, 5000), (11,)),
+    ("i,ij->j", (25,), (25, 33)),
+    ("bij,bj->bi", (3, 40, 500), (3, 500)),
+    ("bji,bj->bi", (3, 500, 40), (3, 500)),
+    ("aib,i->ab", (7, 50, 9), (50,)),
+    ("bi,bi->b", (30, 50), (30, 50)),
     ("abt,bta->", (2, 7, 4), (7, 4, 2)),
     ("ahc,ch->a", (30, 4, 5), (5, 4)),
     ("ij,j->i", (50, 70), (70,)),
@@ -91,6 +100,8 @@ FOLLOWERS = {
     "bias and relu": (lambda t, x, w, b: t.maximum(x @ w + b, 0), (77, 65), (65, 33), (33,)),
     "one row": (lambda t, x, w, b: t.maximum(x @ w + b, 0), (1, 65), (65, 5000), (5000,)),
     "one row, transposed": (lambda t, x, w, b: t.maximum(x @ w.T + b, 0), (1, 65), (5000, 65), (5000,)),
+    "few rows": (lambda t, x, w, b: t.maximum(x @ w + b, 0), (4, 600), (600, 5000), (5000,)),
+    "a matrix and a vector": (lambda t, w, x, b: t.maximum(w @ x + b, 0), (500, 65), (65,), (500,)),
     "residual": (lambda t, x, w, b, r: t.tanh(x @ w + b) * 2 + r, (200, 65), (65, 300), (300,),
                  (200, 300)),
     "three dims": (lambda t, x, w, b, r: x @ w + b - r, (3, 40, 50), (50, 60), (60,), (3, 40, 60)),
@@ -129,7 +140,7 @@ def test_a_row_has_the_same_bits_anywhere_in_a_batch_of_any_size(dtype):
     x, w = random((300, 500), dtype.name.replace("f", "float")), random(
         (500, 130), dtype.name.replace("f", "float"))
     whole = executable(x, w)[0]
-    for start, stop in ((0, 7), (100, 131), (290, 300), (3, 203)):
+    for start, stop in ((0, 7), (100, 131), (290, 300), (3, 203), (5, 6), (17, 19), (294, 300)):
         assert executable(x[start:stop], w)[0].tobytes() == whole[start:stop].tobytes()
 
 
