@@ -20,11 +20,14 @@ from keras.src.utils import traceback_utils
 from keras.src.utils.python_utils import pythonify_logs
 
 from ...distributed import world
+from .prefetch import overlapped
 from .steps import PREDICTED, TESTED, TRAINED, Prediction, Step, Steps, arrays
 
 
 class _Batches(EpochIterator):
     """Epochs of NumPy batches."""
+
+    steps_per_execution: int
 
     def __init__(self, *args, **kwargs):
         distribution = distribution_lib.distribution()
@@ -36,6 +39,27 @@ class _Batches(EpochIterator):
     def _get_iterator(self):
         return self.data_adapter.get_numpy_iterator()
 
+    def build(self, model: Trainer) -> None:
+        """Build `model` on the first batch, and begin anew. One batch is what a generator gets back."""
+        several, self.steps_per_execution = self.steps_per_execution, 1
+        model._symbolic_build(iterator=self)
+        self.steps_per_execution = several
+        self.reset()
+
+    def reset(self):
+        self.stop()
+        super().reset()
+
+    def stop(self) -> None:
+        """End the workers of a `PyDataset` where an epoch was left early. They keep what they have made
+        for the next run, which is to begin with the first batch, unless there is no end to them."""
+        enqueuer = getattr(self.data_adapter, "enqueuer", None)
+        if enqueuer is None:
+            return
+        enqueuer.stop()
+        while self._num_batches is not None and not enqueuer.ready_queue.empty():
+            enqueuer.ready_queue.get()
+
     def __next__(self):
         begin, end, batches = next(self._epoch_iterator)
         found = list(itertools.islice(batches, self.steps_per_execution))
@@ -45,6 +69,12 @@ class _Batches(EpochIterator):
         if not found:
             raise StopIteration
         return begin, end, found
+
+
+def _prepared(item: tuple[int, int, list]) -> tuple[int, int, list]:
+    """Batches as arrays, of the dtypes a step takes."""
+    begin, end, batches = item
+    return begin, end, [arrays(data) for data in batches]
 
 
 class _Callbacks(callbacks_module.CallbackList):
@@ -101,8 +131,7 @@ class Trainer(Steps):
             x=x, y=y, sample_weight=sample_weight, batch_size=batch_size,
             steps_per_epoch=steps_per_epoch, shuffle=shuffle, class_weight=class_weight,
             steps_per_execution=self.steps_per_execution)
-        self._symbolic_build(iterator=batches)
-        batches.reset()
+        batches.build(self)
         self._eval_epoch_iterator = None
         callbacks = self._callback_list(callbacks, verbose, epochs, batches.num_batches,
                                         add_history=True)
@@ -125,6 +154,7 @@ class Trainer(Steps):
             # Also after an interruption: the weights an optimizer averages are the model's then.
             if isinstance(self.optimizer, backend_optimizer()) and epochs > 0:
                 self.optimizer.finalize_variable_values(self.trainable_weights)
+            batches.stop()
             self._eval_epoch_iterator = None
         callbacks.on_train_end(logs=logs)
         return self.history
@@ -132,8 +162,8 @@ class Trainer(Steps):
     def _train_epoch(self, train, batches, callbacks) -> dict[str, Any]:
         train.refresh()
         logs = None
-        with batches.catch_stop_iteration():
-            for begin, end, data in batches:
+        with batches.catch_stop_iteration(), overlapped(batches, _prepared) as items:
+            for begin, end, data in items:
                 callbacks.on_train_batch_begin(begin)
                 logs = train(data)
                 callbacks.on_train_batch_end(end, logs)
@@ -177,8 +207,7 @@ class Trainer(Steps):
                 x=x, y=y, sample_weight=sample_weight, batch_size=batch_size,
                 steps_per_epoch=steps, shuffle=False,
                 steps_per_execution=self.steps_per_execution)
-        self._symbolic_build(iterator=batches)
-        batches.reset()
+        batches.build(self)
         callbacks = self._callback_list(callbacks, verbose, 1, batches.num_batches)
         test = self.make_test_function()
         test.refresh()
@@ -186,13 +215,14 @@ class Trainer(Steps):
         callbacks.on_test_begin()
         self.reset_metrics()
         logs: Any = {}
-        with batches.catch_stop_iteration():
-            for begin, end, data in batches:
+        with batches.catch_stop_iteration(), overlapped(batches, _prepared) as items:
+            for begin, end, data in items:
                 callbacks.on_test_batch_begin(begin)
                 logs = test(data)
                 callbacks.on_test_batch_end(end, logs)
                 if self.stop_evaluating:
                     break
+        batches.stop()
         logs = pythonify_logs(self._get_metrics_result_or_logs(logs))
         callbacks.on_test_end(logs)
         return logs if return_dict else self._flatten_metrics_in_order(logs)
@@ -213,14 +243,15 @@ class Trainer(Steps):
         self.stop_predicting = False
         callbacks.on_predict_begin()
         pieces: list[Any] = []
-        with batches.catch_stop_iteration():
-            for begin, end, data in batches:
+        with batches.catch_stop_iteration(), overlapped(batches, _prepared) as items:
+            for begin, end, data in items:
                 callbacks.on_predict_batch_begin(begin)
                 outputs = run(data)
                 pieces.append(outputs)
                 callbacks.on_predict_batch_end(end, {"outputs": outputs})
                 if self.stop_predicting:
                     break
+        batches.stop()
         callbacks.on_predict_end()
         return tree.map_structure(lambda *parts: np.concatenate(parts), *pieces)
 
