@@ -22,6 +22,7 @@ from ..ops.reduction import combiner
 from . import mathlib
 from .accumulator import Accumulator
 from .extents import Extents
+from .quotient import has_reciprocal, quotient
 from .target import Target
 from .text import Index, Text, literal, register_type, suffix
 from .work import Work
@@ -181,6 +182,8 @@ class Emitter(Text):
     def _scalar(self, op: Op, operands: Sequence[str]) -> str:
         attributes = {k: op.attributes[k] for k in op.definition.attributes if k in op.attributes}
         source = op.operands[-1].dtype
+        if self.target.has_fma and has_reciprocal(op):
+            return quotient(self, op, operands)
         register = op.definition.rule("scalar")(self, source, *operands, **attributes)
         return self.rounded(register, op.result.dtype)
 
@@ -267,6 +270,10 @@ class Emitter(Text):
         dtype = op.result.dtype
         if not dtype.is_float or float(value) in _INLINE or value != value:
             return literal(value, dtype)
+        return self.run_time(value, dtype)
+
+    def run_time(self, value: Any, dtype: DType) -> str:
+        """A number that is not part of the code, but an argument."""
         key = (float(value), dtype)
         register = self._scalar_registers.get(key)
         if register is None:

@@ -74,6 +74,11 @@ class Target:
             names.append("+neon")
         return next(tile for feature, tile in TILES if not feature or feature in names)
 
+    @property
+    def has_fma(self) -> bool:
+        """Is a fused multiply-add an instruction?"""
+        return "+fma" in self.features.split(",") or self.triple.startswith(("aarch64", "arm64"))
+
     def machine(self, jit: bool = False):
         """An LLVM target machine at codegen level 2."""
         return llvm.Target.from_triple(self.triple).create_target_machine(

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-import tfn.compiler  # noqa: F401  (declares the ops)
+import tfn.compiler.numpy as tnp
+from tfn.compiler.codegen.target import Target
 from tfn.compiler.compile import compile_function
 from tfn.compiler.ir.core import TensorType
 from tfn.compiler.ir.dtypes import as_dtype
 from tfn.compiler.trace.core import bind, trace
+from tfn.compiler.trace.jit import jit
 
 RNG = np.random.default_rng(7)
 
@@ -209,6 +211,31 @@ def test_16_bit_floats_are_computed_in_f32(name, dtype):
     expected = UNARY[name](x.astype(np.float64)).astype(np.float32).astype(np.dtype(dtype))
     np.testing.assert_array_max_ulp(found.astype(np.float32), expected.astype(np.float32),
                                     maxulp=2 ** (16 if dtype == "bfloat16" else 13))
+
+
+DIVISORS = np.float32([255, 3, -7, 0.031622775, 0.1, 1.9999999, 2, 1e-3, 1 - 2.0**-24, 1e11, 1e30,
+                       1e-20])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("divisor", DIVISORS)
+def test_quotients_by_constants_are_exact(divisor):
+    """Roots and whole numbers are not divided, and no bit tells."""
+    x = np.concatenate([RNG.uniform(0, 4, 50000), np.exp(RNG.uniform(-80, 80, 20000)),
+                        [0, -0.0, np.inf, np.nan, 1e-45, 1e-40, 3.4e38, -1]]).astype(np.float32)
+    whole = RNG.integers(-2**31, 2**31, 50000).astype(np.int32)
+    program = jit(lambda x, n: (tnp.sqrt(x) / divisor, n.astype(np.float32) / divisor))
+    results = program(x, whole)
+    ones = int(divisor.view(np.uint32)) & 0x7FFFFF == 0x7FFFFF
+    ((kernel, *_),) = (p.executable.plan.kernels() for p in program._programs.values())
+    if Target.host().has_fma:
+        assert (" fdiv " in kernel.text) == (ones or not 1e-12 < abs(divisor) < 1e12)
+    for found, expected in zip(results, (
+            np.sqrt(x) / divisor, whole.astype(np.float32) / divisor), strict=True):
+        found = np.asarray(found)
+        np.testing.assert_array_equal(found, expected)
+        known = ~np.isnan(expected)
+        np.testing.assert_array_equal(np.signbit(found[known]), np.signbit(expected[known]))
 
 
 @pytest.mark.parametrize("name", ["int32", "int64", "uint8"])
