@@ -17,9 +17,11 @@ import numpy as np
 from keras.src import backend, tree
 from keras.src.backend import config
 from keras.src.distribution import distribution_lib
-from keras.src.layers.preprocessing.image_preprocessing.base_image_preprocessing_layer import (
-    BaseImagePreprocessingLayer,
-)
+from keras.src.layers.preprocessing.image_preprocessing.random_perspective import RandomPerspective
+from keras.src.layers.preprocessing.image_preprocessing.random_rotation import RandomRotation
+from keras.src.layers.preprocessing.image_preprocessing.random_shear import RandomShear
+from keras.src.layers.preprocessing.image_preprocessing.random_translation import RandomTranslation
+from keras.src.layers.preprocessing.image_preprocessing.random_zoom import RandomZoom
 from keras.src.trainers import trainer as base_trainer
 from keras.src.trainers.data_adapters import data_adapter_utils
 
@@ -34,6 +36,10 @@ TRAINED = ("trainable_variables", "non_trainable_variables", "optimizer_variable
 TESTED = ("trainable_variables", "non_trainable_variables", "metrics_variables")
 PREDICTED = ("trainable_variables", "non_trainable_variables")
 """The kinds of variables that are the state of each step, in order."""
+
+
+COMPILED_ALL_THE_SAME = (RandomPerspective, RandomRotation, RandomShear, RandomTranslation, RandomZoom)
+"""Layers that Keras marks as not compilable, which other compilers need and this one does not."""
 
 
 class Steps(base_trainer.Trainer):
@@ -148,8 +154,7 @@ class Steps(base_trainer.Trainer):
     def jit_compile(self) -> bool:
         """Is a step one compiled program? Unless the user says no, or a layer works outside programs.
 
-        Random rotations, translations and their like say of themselves that they do, for the sake of
-        other compilers; here they do not, and a model with one of them is compiled.
+        `COMPILED_ALL_THE_SAME` say of themselves that they do.
         """
         if self._jit_compile is None:
             self._jit_compile = self._resolve_auto_jit_compile()
@@ -164,7 +169,7 @@ class Steps(base_trainer.Trainer):
         self._jit_compile = value
 
     def _resolve_auto_jit_compile(self) -> bool:
-        return all(layer.supports_jit or isinstance(layer, BaseImagePreprocessingLayer)
+        return all(layer.supports_jit or isinstance(layer, COMPILED_ALL_THE_SAME)
                    for layer in self._flatten_layers())
 
     def program_of(self, step: Callable, kinds: Sequence[str]) -> Callable[[Any, Any], Any]:

@@ -86,6 +86,15 @@ def test_a_model_that_augments_its_images_is_compiled(make, rng):
     assert losses[0] == losses[1]
 
 
+def test_a_random_crop_is_not_compiled(rng):
+    """Its window begins where a number drawn in the step says, as a Python index."""
+    x = rng.random((8, 6, 5, 2)).astype("float32")
+    model = keras.Sequential([keras.Input((6, 5, 2)), layers.RandomCrop(3, 3),
+                              layers.GlobalAveragePooling2D(), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    assert np.isfinite(model.train_on_batch(x, np.zeros(8)))
+
+
 class Outside(layers.Layer):
     """A layer which only works outside of programs."""
 
