@@ -13,7 +13,7 @@ from ..ir.core import TensorType
 from ..ir.defaults import default_float
 from ..ir.dims import Dim, Extent
 from ..ir.dtypes import F64, I32, DType
-from ..trace.core import Array, Tracer, bind
+from ..trace.core import Array, Tracer, bind, iota_beside
 from .device import check_device
 from .promote import (
     ArrayLike,
@@ -228,7 +228,7 @@ def one_hot(indices: ArrayLike, num_classes: int, axis: int = -1, dtype=None) ->
     axis = axis % rank
     wide = expand_dims(indices, axis)
     shape = tuple(num_classes if d == axis else e for d, e in enumerate(wide.shape))
-    classes = iota(shape, axis, dtype_of(indices))
+    classes = iota_beside(indices, TensorType(shape, dtype_of(indices)), axis)
     on = bind("stablehlo.compare", broadcast_to(wide, shape), classes, comparison_direction="EQ")
     return convert(on, default_float() if dtype is None else dtype_argument(dtype))
 

@@ -20,7 +20,7 @@ from ..ir.dims import Dim, Extent
 from ..ir.dtypes import ALL, BF16, C64, C128, F16, F32, F64, I1, I32, DType, as_dtype
 from ..ops import elementwise as _elementwise  # noqa: F401  (declares the ops)
 from ..ops import shape as _shape  # noqa: F401
-from ..trace.core import Array, Tracer, as_array, bind, current_graph, shown
+from ..trace.core import Array, Tracer, as_array, bind, current_graph, record, shown
 from .device import check_device
 
 ArrayLike: TypeAlias = Any
@@ -314,8 +314,12 @@ def broadcast_to(x: ArrayLike, shape: Sequence[Extent]) -> Value:
 _SMALL = 1024
 
 
-def _stretch(x: Value, shape: Any) -> Value:
-    """`broadcast_to` for a shape that is known to fit."""
+def _stretch(x: Value, shape: Any, beside_tracers: bool = False) -> Value:
+    """`broadcast_to` for a shape that is known to fit; `beside_tracers` whose shape it is."""
+    if beside_tracers and isinstance(x, Array) and x.size != 1:
+        offset = len(shape) - len(x.shape)
+        return record("stablehlo.broadcast_in_dim", x, shape=shape,
+                      broadcast_dimensions=tuple(range(offset, len(shape))))
     if isinstance(x, Array) and (current_graph() is None or _is_small(shape)):
         data = x._data
         if data.ndim == 0 and data.dtype.kind in "biufc":
@@ -339,8 +343,7 @@ def _is_small(shape: Sequence[Extent]) -> bool:
 def broadcast_arrays(*xs: ArrayLike) -> list[Value]:
     """Every operand stretched to the common shape; element types are kept."""
     values = [asarray(x) for x in xs]
-    shape = broadcast_shapes(*(v.shape for v in values))
-    return [broadcast_to(v, shape) for v in values]
+    return _stretched(values)
 
 
 def unify(*xs: ArrayLike) -> list[Value]:
@@ -360,8 +363,14 @@ def operands(*xs: ArrayLike, dtype: DType | None = None) -> list[Value]:
     shape = values[0].shape
     if all(v.shape == shape for v in values):
         return values
+    return _stretched(values)
+
+
+def _stretched(values: Sequence[Value]) -> list[Value]:
+    """Every value in the common shape."""
     shape = broadcast_shapes(*(v.shape for v in values))
-    return [v if v.shape == shape else _stretch(v, shape) for v in values]
+    traced = any(isinstance(v, Tracer) for v in values)
+    return [v if v.shape == shape else _stretch(v, shape, traced) for v in values]
 
 
 # -- arguments ------------------------------------------------------------------------------------

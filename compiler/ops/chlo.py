@@ -14,7 +14,7 @@ from ..errors import OpError, UnsupportedError
 from ..ir.core import Block, Function, TensorType
 from ..ir.dtypes import F32, I1, I32, as_dtype
 from ..ir.structs import DotDimensionNumbers
-from ..trace.core import bind, replay, trace, trace_region
+from ..trace.core import bind, iota_beside, replay, trace, trace_region
 from .declare import COMPLEX, FLOAT, Factors, OpDefinition, op, require
 from .elementwise import Elementwise, full_like, identity_factors
 
@@ -154,8 +154,7 @@ class TopK(OpDefinition):
         (x,), k = operands, attributes["k"]
         rank = len(x.shape)
         dtype = as_dtype(x.dtype)
-        place = bind("stablehlo.iota", type=TensorType(tuple(x.shape), I32),
-                     iota_dimension=rank - 1)
+        place = iota_beside(x, TensorType(tuple(x.shape), I32), rank - 1)
         kind = {"compare_type": "TOTALORDER"} if dtype.is_float else {}
 
         def before(a, b, i, j):

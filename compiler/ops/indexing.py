@@ -12,7 +12,7 @@ from ..ir.core import Function, TensorType
 from ..ir.dims import Dim
 from ..ir.dtypes import I32, as_dtype
 from ..ir.structs import GatherDimensionNumbers, ScatterDimensionNumbers
-from ..trace.core import bind, replay, trace_region
+from ..trace.core import bind, iota_beside, replay, trace_region
 from .declare import Factors, OpDefinition, op, require
 from .reduction import COMBINERS, combiner, reducer, run_reducer
 from .shape import later
@@ -365,8 +365,7 @@ class Scatter(OpDefinition):
 def sort_order(op, operands):
     """The positions (i32) along the sorted dim that a sort op takes its elements from."""
     axis = op.attributes.get("dimension", -1) % len(operands[0].shape)
-    place = bind("stablehlo.iota", type=TensorType(tuple(operands[0].shape), I32),
-                 iota_dimension=axis)
+    place = iota_beside(operands[0], TensorType(tuple(operands[0].shape), I32), axis)
     comparator = op.regions[0]
     count = len(comparator.arguments)
     types = [*(a.type for a in comparator.arguments), *[TensorType((), I32)] * 2]

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import OpError, UnsupportedError
 from ..ir.core import TensorType
 from ..ir.dtypes import UI32, UI64
-from ..trace.core import bind
+from ..trace.core import bind, iota_beside
 from .declare import Factors, OpDefinition, op, require
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -56,7 +56,7 @@ def _spread(x, count: int):
 
 
 def _counters(state, count: int):
-    place = bind("stablehlo.iota", type=TensorType((count,), UI64), iota_dimension=0)
+    place = iota_beside(state, TensorType((count,), UI64), 0)
     return bind("stablehlo.add", _spread(_word(state, 1), count), place)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import UnsupportedError
 from ..ir.core import Block, TensorType, Value
 from ..ir.dtypes import DType, as_dtype
-from ..trace.core import bind, trace_region
+from ..trace.core import bind, iota_beside, trace_region
 from .declare import Factors, OpDefinition, op, require
 from .shape import later
 
@@ -113,8 +113,7 @@ def arg_extreme(x, dim: int, kind: str, index_dtype: DType):
                 bind("stablehlo.select", both_nan_or_tie, index, at)]
 
     types = [TensorType((), dtype), TensorType((), index_dtype)] * 2
-    iota = bind("stablehlo.iota", iota_dimension=dim,
-                type=TensorType(tuple(x.shape), index_dtype))
+    iota = iota_beside(x, TensorType(tuple(x.shape), index_dtype), dim)
     return bind("stablehlo.reduce", x, iota, identity_of(kind, dtype),
                 np.zeros((), index_dtype.numpy), dimensions=(dim,),
                 regions=[trace_region(body, types)])

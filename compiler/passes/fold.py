@@ -24,7 +24,7 @@ def fold(function: Function, target=None) -> Function:
     rewriter = Rewriter(function)
     constant = definition("stablehlo.constant")
     for op in function.ops:
-        values = _fold(op, rewriter)
+        values = _as_splat(op) if op.name == "stablehlo.constant" else _fold(op, rewriter)
         if values is None:
             rewriter.copy(op)
             continue
@@ -34,6 +34,16 @@ def fold(function: Function, target=None) -> Function:
     return rewriter.finish()
 
 
+def _as_splat(op: Op) -> list[np.ndarray] | None:
+    """The value of a constant as one number in memory, where it repeats one: code need not read it."""
+    value = op.attributes["value"]
+    if value.size < 2 or value.nbytes > MAX_BYTES or not any(value.strides):
+        return None
+    elements = np.ascontiguousarray(value).reshape(-1)
+    raw = elements.view(np.uint8).reshape(value.size, -1)
+    return [np.broadcast_to(elements[:1].reshape(()), value.shape)] if (raw == raw[0]).all() else None
+
+
 def _fold(op: Op, rewriter: Rewriter) -> list[np.ndarray] | None:
     if not op.operands or op.has_effect or op.regions:
         return None
@@ -41,16 +51,36 @@ def _fold(op: Op, rewriter: Rewriter) -> list[np.ndarray] | None:
         return None
     operands = []
     for value in op.operands:
-        source = rewriter[value].op
-        if source is None or source.name != "stablehlo.constant":
+        known = _known(rewriter[value].op)
+        if known is None:
             return None
-        operands.append(source.attributes["value"])
-    if not _is_worth_storing(op, operands):
-        return None
-    # A splat stays a broadcast: it fuses into its consumers for nothing.
-    if op.name == "stablehlo.broadcast_in_dim" and operands[0].size == 1:
+        operands.append(known)
+    # A broadcast stays one: it fuses into its consumers for nothing, for batches of every size.
+    if _repeats(op) or not _is_worth_storing(op, operands):
         return None
     return _evaluated(op, operands)
+
+
+def _repeats(op: Op) -> bool:
+    """Does it make more elements of fewer?"""
+    return (op.name == "stablehlo.broadcast_in_dim"
+            and op.operands[0].type.size != op.result.type.size)
+
+
+def _known(op: Op | None) -> np.ndarray | None:
+    """The value of a constant, or of a small one's repetition."""
+    if op is None:
+        return None
+    if op.name == "stablehlo.constant":
+        return op.attributes["value"]
+    if not _repeats(op) or not op.result.type.is_static:
+        return None
+    source = op.operands[0].op
+    if source is None or source.name != "stablehlo.constant" or source.attributes["value"].size == 1:
+        return None
+    values = [source.attributes["value"]]
+    found = _evaluated(op, values) if _is_worth_storing(op, values) else None
+    return None if found is None else found[0]
 
 
 def _is_worth_storing(op: Op, operands: list[np.ndarray]) -> bool:

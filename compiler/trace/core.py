@@ -19,6 +19,9 @@ from ..ops.host import CHECKS, holds, message
 from .scope import current_graph, current_location, eager, graphs, located
 from .values import Array, Operators, Tracer, as_array, leaked, shown
 
+_LEFT = ("stablehlo.broadcast_in_dim", "stablehlo.iota")
+"""What a traced function has of these was left to it by `record`."""
+
 # A concrete result up to this size is evaluated during tracing (and becomes a constant); a larger
 # one is recorded, so that `zeros((4096, 4096))` inside `jit` is not a 64 MB constant.
 _EAGER_IN_TRACE = 1024
@@ -127,6 +130,24 @@ def bind(
     return results[0] if len(results) == 1 else results
 
 
+def record(op: str, *operands: Any, **attributes: Any) -> Tracer:
+    """`bind` of an op with one result that is left to the program being traced, also when it is small
+    and could be evaluated now. What has the batch among its dims must not be a constant for small
+    batches only: each would get kernels of its own."""
+    graph = current_graph()
+    assert graph is not None, "nothing is being traced"
+    inputs = [as_array(o) for o in operands]
+    declared = definition(op)
+    types = declared.infer([i.type for i in inputs], attributes, ())
+    return graph.record(declared, inputs, types, attributes, ())[0]
+
+
+def iota_beside(x: Any, type: TensorType, dimension: int) -> Array | Tracer:
+    """`stablehlo.iota`, left to the program where `x`, which it goes with, is traced."""
+    make = record if isinstance(x, Tracer) else bind
+    return make("stablehlo.iota", type=type, iota_dimension=dimension)
+
+
 def _is_static(region: Block) -> bool:
     """Are all sizes in a region known?"""
     return all(r.type.is_static for op in region.walk() for r in op.results)
@@ -207,6 +228,9 @@ def replay_ops(ops: Sequence[Op], environment: dict[Value, Any]) -> None:
 def replay_op(op: Op, operands: Sequence[Any], environment: Mapping[Value, Any]) -> list[Any]:
     """Bind one op again on new operands; returns a list of its results."""
     with located(op.location):
+        if op.name in _LEFT and current_graph() is not None and not any(
+                isinstance(o, Tracer) or o.size == 1 for o in operands):
+            return [record(op.name, *operands, **op.attributes)]
         regions = replay_regions(op, environment)
         results = bind(op.definition, *operands, regions=regions, **op.attributes)
     return results if len(op.results) != 1 else [results]
@@ -232,6 +256,6 @@ def _replay_region(block: Block, environment: Mapping[Value, Any]) -> Block:
 
 __all__ = [
     "Array", "Graph", "Location", "Operators", "Tracer", "as_array", "bind", "conform",
-    "current_graph", "current_location", "eager", "free_values", "located", "replay", "replay_op",
-    "replay_ops", "replay_regions", "shown", "trace", "trace_region",
+    "current_graph", "current_location", "eager", "free_values", "iota_beside", "located", "record",
+    "replay", "replay_op", "replay_ops", "replay_regions", "shown", "trace", "trace_region",
 ]

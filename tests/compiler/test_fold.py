@@ -34,7 +34,12 @@ CASES = {
     "a repetition": (False, lambda large, small, one: tnp.broadcast_to(small[:, None], (3, 9000, 4))),
     "a large product": (False, lambda large, small, one: large @ large.T),
     "a small product": (True, lambda large, small, one: small @ small.T),
-    "a small repetition": (True, lambda large, small, one: tnp.broadcast_to(small[:, None], (3, 9, 4))),
+    "a small repetition": (False, lambda large, small, one: tnp.broadcast_to(
+        small[:, None], (3, 9, 4))),
+    "what is made of one": (True, lambda large, small, one: tnp.sin(
+        tnp.broadcast_to(small[:, None], (3, 99, 4)))),
+    "a large one's": (False, lambda large, small, one: tnp.sin(
+        tnp.broadcast_to(small[:, None], (3, 9000, 4)))),
     "one number": (False, lambda large, small, one: tnp.transpose(one)),
 }
 
