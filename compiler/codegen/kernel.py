@@ -24,6 +24,7 @@ from .contraction import contraction
 from .convolution import convolution
 from .emitter import Emitter, Outline
 from .extents import Extents
+from .flatten import flattened
 from .gather import gather, gathering
 from .gemm import gemm
 from .matrix import is_matrix_product
@@ -267,37 +268,6 @@ def _shaped(block: Block) -> tuple[Block, Rows | None]:
     """The region with as few dims as its loops need, and how its rows are reduced if they are."""
     rows = rows_of(block)
     if rows is None:
-        return _flattened(block), None
+        return flattened(block), None
     flat = collapsed(block, rows)
     return flat, rows if flat is block else rows_of(flat)
-
-
-def _flattened(block: Block) -> Block:
-    """The region as a 1-d one when it is elementwise throughout: one loop for every shape."""
-    shapes = {tuple(v.shape) for v in (*block.arguments, *block.returns) if v.shape}
-    if len(shapes) != 1:
-        return block
-    (shape,) = shapes
-    if len(shape) < 2:
-        return block
-    for op in block.ops:
-        splat = op.name == "stablehlo.broadcast_in_dim" and not op.operands[0].shape
-        constant = op.name == "stablehlo.constant"
-        if not (splat or constant or getattr(op.definition, "scalar", None) is not None):
-            return block
-    total = block.returns[0].type.size
-    flat = Block([a.type.with_shape((total,)) if a.shape else a.type for a in block.arguments])
-    values = dict(zip(block.arguments, flat.arguments, strict=True))
-    for op in block.ops:
-        attributes = dict(op.attributes)
-        if op.name == "stablehlo.broadcast_in_dim":
-            attributes["shape"] = (total,)
-        new = Op(op.definition, [values[o] for o in op.operands],
-                 [r.type.with_shape((total,)) if r.shape else r.type for r in op.results],
-                 attributes, op.regions, op.location)
-        flat.ops.append(new)
-        values.update(zip(op.results, new.results, strict=True))
-    flat.returns = [values[v] for v in block.returns]
-    return flat
-
-

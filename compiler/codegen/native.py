@@ -10,6 +10,7 @@ function calls.
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import sys
@@ -30,12 +31,18 @@ def compile_object(text: str, target: Target) -> bytes:
     Raises `CompileError` when LLVM rejects the text (a defect of tfn).
     """
     with _LOCK:
-        machine = target.machine(jit=target.is_host)
+        machine = _machine(target)
         text, finished = _divided(text)
         module = _parse(text, target, machine)
         _optimize(module, machine)
         _add_finished(module, finished, target, machine)
         return machine.emit_object(module)
+
+
+@functools.cache
+def _machine(target: Target):
+    """The target machine of objects that are loaded: its first object takes a millisecond longer."""
+    return target.machine(jit=target.is_host)
 
 
 def compile_linked(texts: Sequence[str], exported: Sequence[str], target: Target) -> bytes:
