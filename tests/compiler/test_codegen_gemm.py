@@ -144,6 +144,21 @@ def test_a_row_has_the_same_bits_anywhere_in_a_batch_of_any_size(dtype):
         assert executable(x[start:stop], w)[0].tobytes() == whole[start:stop].tobytes()
 
 
+@pytest.mark.parametrize("depth", [40, 64, 300])
+def test_rows_have_the_same_bits_whether_the_matrix_is_packed(depth):
+    """Thousands of rows pack a matrix that fewer use where it is."""
+    n = Dim.named("n")
+    function, _ = trace(lambda a, b: [a @ b], [TensorType((n, depth), F32),
+                                               TensorType((depth, 520), F32)])
+    executable = compile_function(function)
+    a, b = random((1300, depth)), random((depth, 520))
+    (whole,) = executable(a, b)
+    np.testing.assert_allclose(whole, a.astype("f8") @ b.astype("f8"), atol=TOLERANCE["float32"] * 200)
+    for start, stop in ((0, 1), (30, 90), (200, 1224)):
+        (part,) = executable(a[start:stop], b)
+        assert part.tobytes() == whole[start:stop].tobytes()
+
+
 @pytest.mark.parametrize(("spec", "permutation"), [("ki,kj->ij", (1, 0)), ("bki,bkj->bij", (0, 2, 1)),
                                                    ("kia,kj->iaj", (2, 0, 1))])
 def test_a_transposed_product_is_made_the_other_way_round(spec, permutation):
