@@ -320,8 +320,19 @@ class _Gemm:
 
     @property
     def _part_line(self) -> int:
-        """Numbers of the most columns that `few` rows have in a task."""
-        return max(self.panels * self.nr, 2 * _STRIP)
+        """Numbers from row to row of what a block of K adds to few rows."""
+        wide = self.panels * self.nr
+        return wide if self.fixed_n is None else min(wide, self.fixed_n)
+
+    def _part_size(self) -> int:
+        """Numbers of all those rows, or of a strip of one."""
+        if not self.direct or self._one_depth() is not None:
+            return 0
+        wide = self.panels * self.nr
+        strip = ceil_div(_STRIP, wide) * wide
+        if self.fixed_n is not None:
+            strip = min(strip, self.fixed_n)
+        return max(self.few * self._part_line, strip)
 
     def _strip(self, one: str, block: Index, column: Index, columns: Index) -> Index:
         """The columns of a task when there is one row: long pieces of the matrix's rows are read at the
@@ -442,7 +453,7 @@ class _Gemm:
         sizes = (a_words * word,
                  (self.depth + tile.lanes + 1) * self.nr * word if self.packs == "task" else 0,
                  max(self.rows * self.panels * self.nr, 2 * _STRIP) * sums if self.follows else 0,
-                 self.few * self._part_line * sums if self.direct and self._one_depth() is None else 0)
+                 self._part_size() * sums if self.few else 0)
         if not any(sizes):
             return "", "", "", ""
         starts = [sum(ceil_div(size, 64) * 64 for size in sizes[:i]) for i in range(5)]
