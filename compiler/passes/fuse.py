@@ -21,6 +21,9 @@ from .regions import CONTROL
 # LLVM's time grows faster than the block; the largest useful bodies (Threefry) have about 130.
 MAX_OPS = 400
 
+_MOST_PARTS, _LARGE, _LINE = 16, 1 << 16, 64
+"""Parts of a concatenation that are made in place, and bytes: of all of it, of a line of the cache."""
+
 FREE = frozenset({"stablehlo.iota", "stablehlo.broadcast_in_dim"})
 """Ops that cost nothing inside a loop: copied into every kernel that reads them."""
 
@@ -66,7 +69,7 @@ def may_fuse(producer: Op, consumer: Op) -> bool:
     """May `producer` be computed inside the kernel of `consumer`, which reads it?"""
     if consumer.name == "stablehlo.scatter":
         return _indexes(producer, consumer)
-    if consumer.name in SINGLE or is_planned(consumer):
+    if consumer.name in SINGLE or is_planned(consumer) or is_joined(consumer) or is_joined(producer):
         return False
     if producer.name in SINGLE:
         leads = is_matrix_product(producer) or is_convolution(producer) or is_winograd(producer)
@@ -84,6 +87,37 @@ def may_fuse(producer: Op, consumer: Op) -> bool:
     return (producer.name in ("stablehlo.reduce", "stablehlo.reduce_window")
             and getattr(consumer.definition, "scalar", None) is not None
             and consumer.result.shape == producer.results[0].shape)
+
+
+def is_joined(op: Op) -> bool:
+    """A concatenation whose parts are made by kernels of their own, each of which can store its result
+    where it belongs (`runtime/parts.py`)."""
+    if op.name != "stablehlo.concatenate" or part_offsets(op) is None:
+        return False
+    apart = sum(v.type.nominal_bytes for v in op.operands if _made_apart(v))
+    return 2 * apart >= op.result.type.nominal_bytes
+
+
+def part_offsets(op: Op) -> list[int] | None:
+    """Where each part of a concatenation is in the result, in bytes. None where that is not one piece
+    of memory, which begins with a line of the cache, or where it is not worth a step of the plan."""
+    shape, d = op.result.shape, op.attributes["dimension"]
+    sizes = [n for v in op.operands if isinstance(n := v.type.nbytes, int)]
+    if (not all(isinstance(e, int) for e in shape) or any(e != 1 for e in shape[:d])
+            or len(sizes) > _MOST_PARTS or min(sizes) == 0 or op.result.type.nbytes < _LARGE):
+        return None
+    offsets = [sum(sizes[:i]) for i in range(len(sizes))]
+    return offsets if len(sizes) > 1 and not any(offset % _LINE for offset in offsets) else None
+
+
+def _made_apart(value: Value, depth: int = 6) -> bool:
+    """Is it what a kernel makes that no concatenation can be part of, or what follows in there?"""
+    op = value.op
+    if op is None or depth == 0 or is_free(op):
+        return False
+    if op.name == "stablehlo.reshape" or getattr(op.definition, "scalar", None) is not None:
+        return any(_made_apart(v, depth - 1) for v in op.operands if v.type.size == value.type.size)
+    return op.name in SINGLE or is_turned(op) or adds_rows(op)
 
 
 def _indexes(producer: Op, scatter: Op) -> bool:

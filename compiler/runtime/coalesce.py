@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from ..codegen.overwrite import overwritable
 from ..ir.core import Value
-from .linear import Node, Program
+from .linear import Node, Program, is_copy
 
 Pair = tuple[Value, Value]
 
@@ -69,10 +69,6 @@ def _fill(program: Program, results: Sequence[Value]) -> None:
     read = {program.root(v)[0] for v in (*results, *(v for n in program.nodes for v in n.reads))}
     program.drop({number for number, node in enumerate(program.nodes)
                   if node in copied and program.root(node.writes[0])[0] not in read})
-
-
-def is_copy(node: Node) -> bool:
-    return node.op is None and node.target is None
 
 
 def _move(number: int, node: Node) -> tuple[int, Pair]:
@@ -177,6 +173,10 @@ class _Classes:
         nodes = self.program.nodes
         reads = [self._bits(n.reads) for n in nodes]
         writes = [self._bits(n.writes) for n in nodes]
+        # What is made in parts begins with the first of them.
+        begun: dict[Value, int] = {}
+        makes = [self._bits([v for v in n.writes if self.program.is_whole(v) or begun.setdefault(
+            self.program.root(v)[0], number) == number]) for number, n in enumerate(nodes)]
         live = [0] * len(nodes) + [at_end]
         """What is still to be read before each node."""
 
@@ -190,7 +190,7 @@ class _Classes:
         while changed:
             changed = False
             for number in reversed(range(len(nodes))):
-                found = reads[number] | (after(number) & ~writes[number])
+                found = reads[number] | (after(number) & ~makes[number])
                 changed |= found != live[number]
                 live[number] = found
             # Without a jump back, what follows is known when it is asked for.
@@ -199,6 +199,9 @@ class _Classes:
             kept = after(number) | writes[number]
             for written in _split(writes[number]):
                 others = kept & ~(1 << written)
+                if not all(map(self.program.is_whole, node.writes)):
+                    self.conflicts[written] |= others | (reads[number] & ~(1 << written))
+                    continue
                 if is_copy(node):
                     self.conflicts[written] |= others & ~reads[number]
                     continue

@@ -16,7 +16,7 @@ from ..codegen.update import updated
 from ..errors import UnsupportedError
 from ..ir.core import Block, Op, Value
 from ..ir.dims import Extent
-from ..passes.fuse import is_alias
+from ..passes.fuse import is_alias, part_offsets
 
 
 @dataclass(eq=False)
@@ -58,6 +58,11 @@ class Program:
             offset = offset + further
         return value, offset
 
+    def is_whole(self, value: Value) -> bool:
+        """Is a value all of the memory it is in?"""
+        root, offset = self.root(value)
+        return offset == 0 and root.type.nbytes == value.type.nbytes
+
     def add(self, op: Op | None, reads: Sequence[Value], writes: Sequence[Value] = (),
             target: Label | None = None, unless: int = 0) -> None:
         self.nodes.append(Node(op, tuple(reads), tuple(writes), target, unless))
@@ -76,6 +81,10 @@ class Program:
         self.nodes = [n for i, n in enumerate(self.nodes) if i not in numbers]
 
 
+def is_copy(node: Node) -> bool:
+    return node.op is None and node.target is None
+
+
 def linearise(block: Block, program: Program | None = None) -> Program:
     """The nodes of a fused block. Raises `UnsupportedError` for an op that has no code."""
     program = program or Program()
@@ -87,6 +96,8 @@ def linearise(block: Block, program: Program | None = None) -> Program:
             _alias(op, program)
         elif op.name == "tfn.kernel" and updated(op) is not None:
             _update(op, program)
+        elif op.name == "tfn.kernel" and _joins(op, program):
+            _join(op, program)
         elif op.name == "tfn.kernel" or op.has_effect or op.definition.host:
             program.add(op, op.operands, op.results)
         else:
@@ -111,6 +122,29 @@ def _update(op: Op, program: Program) -> None:
     program.add(None, (op.operands[number],), (op.result,))
     reads = [op.result if i == number else v for i, v in enumerate(op.operands)]
     program.add(op, reads, op.results)
+
+
+def _joins(kernel: Op, program: Program) -> bool:
+    """Is it a concatenation of parts, of which a kernel makes one at least?"""
+    block = kernel.regions[0]
+    if (len(block.ops) != 1 or block.ops[0].name != "stablehlo.concatenate"
+            or part_offsets(block.ops[0]) is None):
+        return False
+    makers = [program.root(v)[0].op for v in kernel.operands]
+    return any(op is not None and op.name == "tfn.kernel" for op in makers)
+
+
+def _join(kernel: Op, program: Program) -> None:
+    """Copy each part into the result."""
+    (op,) = kernel.regions[0].ops
+    arguments = kernel.regions[0].arguments
+    offsets = part_offsets(op)
+    assert offsets is not None
+    for value, offset in zip(op.operands, offsets, strict=True):
+        source = kernel.operands[arguments.index(value)]
+        part = Value(source.type, source.owner, -1)
+        program.roots[part] = (kernel.result, offset)
+        program.add(None, (source,), (part,))
 
 
 def _constant(op: Op, program: Program) -> None:

@@ -21,6 +21,7 @@ from ..ir.dims import Extent
 from .arena import Buffer, arrange
 from .coalesce import coalesce
 from .linear import Node, linearise
+from .parts import place_parts
 from .pool import pool
 
 
@@ -144,6 +145,7 @@ class _Planner:
         results = [Value(v.type, function.body, -1) for v in function.returns]
         for value, result in zip(function.returns, results, strict=True):
             self.program.add(None, (value,), (result,))
+        place_parts(self.program)
         donated = [(i, j) for i, attributes in enumerate(function.argument_attributes)
                    for j in [attributes.get("tf.aliasing_output")] if j is not None]
         self.plan.donations = coalesce(self.program, function.arguments,
