@@ -20,6 +20,7 @@ from .inline import inline
 from .layout import layout
 from .masks import masks
 from .merge import merge
+from .pieces import pieces
 from .quantized import lower_quantized
 from .recompute import recompute
 from .schedule import schedule
@@ -34,6 +35,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("quantized", lower_quantized),  # quantized numbers become the integers that store them
     ("complex", split_complex),  # complex numbers become pairs
     ("check", check_finite),     # under debug.check_nans: a flag per op
+    ("pieces", pieces),          # arrays taken apart and put together again are updated as they are
     ("hoist", hoist),            # what loops compute anew and always the same, before them
     ("simplify", simplify),      # local algebra, exact in IEEE arithmetic
     ("fold", fold),              # ops on constants become constants
