@@ -14,11 +14,12 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -111,12 +112,21 @@ class Profile:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the runs of all steps as JSON that chrome://tracing and ui.perfetto.dev read."""
-        first = min((start for _, start, _ in self.events), default=0.0)
-        events = [{"name": str(row), "cat": row.name, "ph": "X", "pid": os.getpid(), "tid": 0,
-                   "ts": (start - first) * 1e6, "dur": (end - start) * 1e6,
-                   "args": {"where": _place(row.location), "flops": row.flops, "bytes": row.nbytes}}
-                  for row, start, end in self.events]
-        Path(path).write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ns"}))
+        Path(path).write_text(json.dumps(self.trace()))
+
+    def trace(self, batches: Sequence[tuple[int, float, float]] = ()) -> dict[str, Any]:
+        """What `save` writes; on a line of their own `batches` of data, with the seconds of
+        `time.monotonic` at which they began and ended."""
+        first = min([start for _, start, _ in (*self.events, *batches)], default=0.0)
+        kernels = [(str(row), 0, start, end,
+                    {"cat": row.name, "args": {"where": _place(row.location), "flops": row.flops,
+                                               "bytes": row.nbytes, "parts": _parts(row)}})
+                   for row, start, end in self.events]
+        around = [(f"batch {number}", 1, start, end, {}) for number, start, end in batches]
+        events = [{"name": name, "ph": "X", "pid": os.getpid(), "tid": line,
+                   "ts": (start - first) * 1e6, "dur": (end - start) * 1e6, **more}
+                  for name, line, start, end, more in [*kernels, *around]]
+        return {"traceEvents": events, "displayTimeUnit": "ns"}
 
     def roofline(self, path: str | os.PathLike) -> None:
         """Write a page with every kernel under the machine's roof: operations per byte across, per
@@ -230,6 +240,15 @@ def _value(value: Value, sizes: dict[str, int]) -> int:
 
 def _extent(extent: Extent, sizes: dict[str, int]) -> int:
     return extent.evaluate(sizes) if isinstance(extent, Dim) else extent
+
+
+def _parts(row: Row) -> dict[str, float]:
+    """How much of a kernel belongs to which scopes."""
+    found: dict[str, float] = {}
+    for (scope, _), share in row.shares.items():
+        if scope:
+            found[scope] = found.get(scope, 0.0) + share
+    return found
 
 
 def _place(location: Location | None) -> str:

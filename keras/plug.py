@@ -12,11 +12,14 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import os
+import re
 import sys
 from collections.abc import Callable
 from types import ModuleType
 
 NAME = "tfn"
+SUPPORTED = "3.15"
+"""The version of Keras: what it asks of a backend differs from one to the next."""
 _BACKEND = f"{__package__}.backend"
 
 GRAFTS = {
@@ -75,8 +78,21 @@ def graft(module: str, source: str) -> ast.Module:
     return ast.fix_missing_locations(tree)
 
 
+def check_version(text: str) -> None:
+    """Raise `ImportError` unless the text of Keras's `version.py` has a version tfn is made for."""
+    found = re.search(r"""__version__\s*=\s*["']([^"']+)""", text)
+    version = found[1] if found else "unknown"
+    if not version.startswith(f"{SUPPORTED}."):
+        raise ImportError(f"tfn runs Keras {SUPPORTED}, and Keras {version} is installed: pip install"
+                          f" 'keras=={SUPPORTED}.*'")
+
+
 class _GraftingLoader(importlib.machinery.SourceFileLoader):
     def get_code(self, fullname):
+        # That module is being loaded: the environment says which backend it will be.
+        if fullname == "keras.src.backend" and os.environ.get("KERAS_BACKEND", NAME) == NAME:
+            version = os.path.join(os.path.dirname(self.path), os.pardir, "version.py")
+            check_version(self.get_data(version).decode())
         source = self.get_data(self.path).decode()
         return compile(graft(fullname, source), self.path, "exec", dont_inherit=True)
 
@@ -104,11 +120,30 @@ class _StoredEmbeddings(ast.NodeTransformer):
         return node
 
 
+class _Profiling(ast.NodeTransformer):
+    """`profile_batch` works, and who lacks TensorFlow, which writes the files, is told so."""
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        asked = node.comparators[0]
+        if isinstance(node.ops[0], ast.NotIn) and isinstance(asked, ast.Tuple):
+            asked.elts.append(ast.Constant(NAME))
+        return node
+
+    def visit_Import(self, node: ast.Import) -> ast.AST:
+        if node.names[0].name != "tensorflow.summary":
+            return node
+        (ours,) = ast.parse(f"summary = __import__('{_BACKEND}.tensorboard', fromlist=['']).summary()"
+                            ).body
+        return ast.copy_location(ours, node)
+
+
 EDITS: dict[str, type[ast.NodeTransformer]] = {
     # It has a way of its own for the backend named jax, because a program's shapes are fixed.
     "keras.src.layers.preprocessing.image_preprocessing.equalization": _JaxNames,
     # It sets an attribute of a tensor, which ours do not allow.
     "keras.src.layers.core.embedding": _StoredEmbeddings,
+    # It knows which backends can profile.
+    "keras.src.callbacks.tensorboard": _Profiling,
     # It indexes with a list where an array takes a tuple.
     "keras_hub.src.models.roformer_v2.roformer_v2_attention": _JaxNames,
 }

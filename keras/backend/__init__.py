@@ -3,7 +3,7 @@
 No numerics of its own: everything is thin over `tfn.numpy`, `tfn.nn` and `tfn.random`.
 """
 
-from . import distribution_lib, random
+from . import distribution_lib, random, tensorboard
 from .ops import core, image, linalg, math, nn, numpy
 from .ops.core import (
     IS_THREAD_SAFE,
@@ -33,5 +33,5 @@ __all__ = [
     "compute_output_spec", "cond", "convert_to_numpy", "convert_to_tensor", "core", "cudnn_ok",
     "device_scope", "distribution_lib", "gru", "image", "is_tensor", "linalg", "lstm", "math",
     "name_scope", "nn", "numpy", "random", "random_seed_dtype", "rnn", "scatter", "shape",
-    "stop_gradient", "vectorized_map",
+    "stop_gradient", "tensorboard", "vectorized_map",
 ]

@@ -190,3 +190,45 @@ def test_an_array_somebody_holds_is_not_overwritten_by_training():
     for w, old in zip(target.get_weights(), before, strict=True):
         np.testing.assert_array_equal(w, old)
     assert not np.array_equal(model.get_weights()[0], values)
+
+
+# -- training that goes wrong, and models that cannot be saved ---------------------------------------
+
+def test_a_loss_of_nan_ends_training_where_asked():
+    model = functional(Logarithm())
+    model.compile("sgd", "mse")
+    history = model.fit(X, Y, epochs=5, verbose=0, callbacks=[keras.callbacks.TerminateOnNaN()])
+    assert len(history.epoch) == 1 and np.isnan(history.history["loss"][0])
+
+
+class Scaled(layers.Layer):
+    """Its argument has no form in a file."""
+
+    def __init__(self, by, **kwargs):
+        super().__init__(**kwargs)
+        self.by = by
+
+    def call(self, x):
+        return x * self.by()
+
+
+def test_what_cannot_be_saved_says_so_and_leaves_no_file(tmp_path):
+    model = fitted(functional(Scaled(lambda: 2.0)))
+    with pytest.raises(NotImplementedError, match=r"Scaled(.|\n)*get_config"):
+        model.save(tmp_path / "model.keras")
+    # What is exported is the program, which needs no class of Python.
+    from tfn.keras import trace_inference
+
+    assert trace_inference(model).weights
+
+
+def test_a_layer_that_is_not_known_is_named(tmp_path):
+    class Unknown(layers.Layer):
+        def call(self, x):
+            return x
+
+    functional(Unknown()).save(tmp_path / "model.keras")
+    from tfn.keras.loading import load
+
+    with pytest.raises(ValueError, match=r"Could not locate class 'Unknown'.*register_keras_serial"):
+        load(tmp_path / "model.keras")

@@ -47,6 +47,23 @@ def test_an_unknown_layout_of_keras_is_refused(source):
         plug.graft("keras.src.backend", source)
 
 
+@pytest.mark.parametrize("version", ["3.14.1", "3.16.0", "2.15.0"])
+def test_another_version_of_keras_is_refused(version, tmp_path):
+    """By what stands first on the path: a Keras of that version, as far as it has to be read."""
+    source = tmp_path / "keras" / "src"
+    (source / "backend").mkdir(parents=True)
+    (tmp_path / "keras" / "__init__.py").write_text("from keras.src import backend\n")
+    (source / "__init__.py").write_text("")
+    (source / "version.py").write_text(f'__version__ = "{version}"\n')
+    original = importlib.util.find_spec("keras.src.backend").loader.get_source("keras.src.backend")
+    (source / "backend" / "__init__.py").write_text(original)
+    done = run(f"import sys, tfn; sys.path.insert(0, {str(tmp_path)!r}); import keras")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"ImportError: tfn runs Keras 3.15, and Keras {version} is installed: pip install"
+        " 'keras==3.15.*'")
+
+
 @pytest.mark.outside("jax")
 def test_keras_first_is_refused(beside_jax):
     done = beside_jax("import keras; import tfn; tfn.keras.layers")
