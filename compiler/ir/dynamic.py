@@ -248,6 +248,17 @@ class _Refiner:
         return refined
 
 
+def _call(op: Op, operands: Sequence[Value]) -> tuple[tuple[TensorType, ...], int]:
+    """The types that the function of an op is called with, and how many of the first operands it gets
+    as they are: a scan gives its body rows, and a carry that changes."""
+    types = [v.type for v in operands]
+    if op.name != "tfn.scan":
+        return tuple(types), len(types)
+    same, carries = op.attributes["constants"], op.attributes["carries"]
+    whole, stacked = types[:same + carries], types[same + carries:]
+    return (*whole, *(TensorType(t.shape[1:], t.dtype) for t in stacked)), same
+
+
 class _Body:
     """The refined copy of one function: known values of integers, and what lost a use."""
 
@@ -270,7 +281,7 @@ class _Body:
         """Remember the values of an op's results: known, or a symbol for what depends on data."""
         extents = [known_extents(op, self.extents)] * len(op.results)
         called = next((v for v in op.attributes.values() if isinstance(v, Function)), None)
-        if called is not None:
+        if called is not None and op.name != "tfn.scan":
             extents = self.refiner.returned.get(called, extents)
         for result, found in zip(op.results, extents, strict=True):
             if found is None or depends_on_data(found):
@@ -292,11 +303,11 @@ class _Body:
         regions = [self._region(op, r, operands, values) for r in op.regions]
         for name, value in attributes.items():
             if isinstance(value, Function):
-                known = {i: self.extents[v].item() for i, v in enumerate(operands)
+                given, same = _call(op, operands)
+                known = {i: self.extents[v].item() for i, v in enumerate(operands[:same])
                          if v in self.extents and self.extents[v].ndim == 0
                          and not depends_on_data(self.extents[v])}
-                attributes[name] = self.refiner.function(
-                    value, tuple(v.type for v in operands), known)
+                attributes[name] = self.refiner.function(value, given, known)
         types = infer_types(declared, [v.type for v in operands], attributes, regions,
                             op.location, [r.type for r in op.results])
         if is_unknown(types):

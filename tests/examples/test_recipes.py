@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfn.export.bundle import Runner
-from tfn.tools.exporters import bundle_of
+from tfn.export.bundle import Runner, read_bundle
+from tfn.tools.exporters import write_model
 
 EXAMPLES = Path(__file__).absolute().parents[2] / "examples"
 STATED = re.compile(r"at (least|most) (\d+\.\d+)")
@@ -86,8 +86,8 @@ def test_full(recipe, name):
 
 
 @pytest.mark.parametrize("name", [n for n in SHORT if n != "cartpole"])
-def test_exported(recipe, name):
-    """A bundle of the model computes what the model does, for two sizes of batch."""
+def test_exported(recipe, name, tmp_path):
+    """A bundle of the model, read back, computes what the model does, for two sizes of batch."""
     module = recipe(name)
     model = module.build_model()
     if name == "vae":  # What the whole model gives is drawn at random.
@@ -96,7 +96,7 @@ def test_exported(recipe, name):
         _, validation = module.load_data()
         x = (validation if isinstance(validation, tuple) else validation[0])[0]
     given = x if isinstance(x, dict) else {model.inputs[0].name: x}
-    runner = Runner(bundle_of(model, name))
+    runner = Runner(read_bundle(write_model(model, tmp_path, name)))
     for size in 1, 3:
         some = {key: value[:size] for key, value in given.items()}
         (found,) = runner.run(some).values()
