@@ -30,6 +30,7 @@ from .gemm import gemm
 from .matrix import is_matrix_product
 from .overwrite import overwritable
 from .rows import Rows, collapsed, emit_rows, rows_of
+from .stream import finish_streams, is_streamed, stream
 from .target import Target
 from .transpose import transposed, transposition
 from .update import update_window, updated
@@ -212,20 +213,28 @@ def _element_loops(emit: Emitter, outputs: list[tuple[Value, str]], ops: list[Op
         shape = value.shape
         outer = min(len(shape), 2 if len(shape) > 2 else 1)
         cost = element_cost(ops, value)
+        streamed = is_streamed(emit, group, ops)
         with emit.phase(Work(tuple(shape[:outer]), cost=(cost, *shape[outer:]))):
             if outer == 0:
                 _nest(emit, group, ())
                 continue
             alone = outer == len(shape) == 1
-            with emit.loop("%first", "%last", independent=alone) as task, emit.scope():
-                if outer == 1:
-                    _nest(emit, group, (task,))
-                else:
-                    inner = emit.extent(value, 1)
-                    _nest(emit, group, (emit.idiv(task, inner), emit.irem(task, inner)))
+            if alone and streamed:
+                stream(emit, group, (), "%first", "%last")
+            else:
+                with emit.loop("%first", "%last", independent=alone) as task, emit.scope():
+                    if outer == 1:
+                        _nest(emit, group, (task,), streamed=streamed)
+                    else:
+                        inner = emit.extent(value, 1)
+                        _nest(emit, group, (emit.idiv(task, inner), emit.irem(task, inner)),
+                              streamed=streamed)
+            if streamed:
+                finish_streams(emit)
 
 
-def _nest(emit: Emitter, group, index, part: tuple[Value, int] | None = None) -> None:
+def _nest(emit: Emitter, group, index, part: tuple[Value, int] | None = None,
+          streamed: bool = False) -> None:
     """The loops from dim `len(index)` on; `part`: an operand of a concatenation, where it begins."""
     first, d = group[0][0], len(index)
     # Where a result is written over an operand, each element is read where it is written.
@@ -239,8 +248,11 @@ def _nest(emit: Emitter, group, index, part: tuple[Value, int] | None = None) ->
                     _nest(emit, group, (*index, i), (operand, start))
                 start = end
             return
+        if streamed and innermost:
+            stream(emit, group, index, 0, emit.extent(first, d))
+            return
         with emit.loop(0, emit.extent(first, d), independent=innermost) as i, emit.scope():
-            _nest(emit, group, (*index, i), part)
+            _nest(emit, group, (*index, i), part, streamed)
         return
     if part is None:
         registers = [emit.at(value, index) for value, _ in group]

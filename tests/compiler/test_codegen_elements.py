@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 import tfn.compiler.numpy as tnp
+from tfn.compiler.codegen import stream
+from tfn.compiler.codegen.target import Target
 from tfn.compiler.compile import compile_function
 from tfn.compiler.ir.core import TensorType
 from tfn.compiler.ir.dtypes import BF16, F16, F32, F64, I1, I8, I32, I64, UI8, UI32, as_dtype
@@ -213,3 +215,41 @@ def test_a_row_is_added_in_place(shape):
         assert x._data.ctypes.data == place
     ((kernel,),) = (p.executable.plan.kernels() for p in step._programs.values())
     assert kernel.text.count("llvm.loop.parallel_accesses") == 1
+
+
+STREAMS = {
+    "one": lambda x, y: [x * 2 + y],
+    "two": lambda x, y: [x + y, tnp.maximum(x, y)],
+    "integers": lambda x, y: [(x + y).astype("int32")],
+    "a row": lambda x, y: [x + y[(0,) * (y.ndim - 1)]],
+}
+
+
+@pytest.mark.parametrize("shape", [(1,), (255,), (256,), (4096,), (300_000,), (3, 1024), (5, 333),
+                                   (2, 3, 272)])
+@pytest.mark.parametrize("program", STREAMS.values(), ids=STREAMS)
+def test_results_that_go_around_the_cache(program, shape, monkeypatch):
+    """As large ones do; here all."""
+    monkeypatch.setattr(stream, "_LEAST", 0)
+    x, y = values(F32, shape), values(F32, shape)[::-1].copy()
+    function, _ = trace(program, [TensorType(shape, F32)] * 2)
+    executable = compile_function(function)
+    if Target.host().tile.bits >= 256 and Target.host().triple.startswith("x86_64"):
+        assert any("nontemporal" in k.text for k in executable.plan.kernels()) == (
+            len(shape) == 1 or shape[-1] >= 256)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for found, expected in zip(executable(x, y), evaluate(function, [x, y]), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_large_result_over_its_operand(monkeypatch):
+    monkeypatch.setattr(stream, "_LEAST", 0)
+    step = jit(lambda x: x * 2 + 1, donate_argnums=0)
+    expected = RNG.normal(size=3000).astype(np.float32)
+    x = jit(lambda x: x + 0)(tnp.asarray(expected))
+    place = x._data.ctypes.data
+    for _ in range(3):
+        x, expected = step(x), expected * 2 + 1
+        np.testing.assert_allclose(x, expected, rtol=1e-6)
+        assert x._data.ctypes.data == place
