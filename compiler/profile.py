@@ -122,7 +122,8 @@ class Profile:
                     {"cat": row.name, "args": {"where": _place(row.location), "flops": row.flops,
                                                "bytes": row.nbytes, "parts": _parts(row)}})
                    for row, start, end in self.events]
-        around = [(f"batch {number}", 1, start, end, {}) for number, start, end in batches]
+        nothing: dict[str, Any] = {}
+        around = [(f"batch {number}", 1, start, end, nothing) for number, start, end in batches]
         events = [{"name": name, "ph": "X", "pid": os.getpid(), "tid": line,
                    "ts": (start - first) * 1e6, "dur": (end - start) * 1e6, **more}
                   for name, line, start, end, more in [*kernels, *around]]
