@@ -385,7 +385,8 @@ class _Gemm:
             by_k = emit.inst(f"select i1 {few}, i64 {self.rk}, i64 {self.nr}")
         micro = Micro(self.product, self.tile, *a_strides, by_k, self.om,
                       self.packs != "none" and few is None, depth=self._one_depth(),
-                      adds=bool(self.axes.sums) or self._one_depth() is None)
+                      adds=bool(self.axes.sums) or self._one_depth() is None,
+                      fetches=self.copies_a == "" and self.lk == 1)
         panels, words = _ceil(emit, columns, self.nr), _ceil(emit, depth, self.product.group)
         with emit.loop(0, panels) as panel, emit.scope():
             column = emit.imul(panel, self.nr)

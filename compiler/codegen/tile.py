@@ -59,6 +59,8 @@ class Micro:
     """K, where it is the same in all calls."""
     adds: bool = True
     """Does a call ever add to what is there?"""
+    fetches: bool = False
+    """Do rows of a lie in memory, those of the next tile after these? Long ones come from far."""
 
     def call(self, emit: Emitter, a: str, b: str, c: str, depth: Index, add: str,
              edge: tuple[Index, Index] | None = None, counts: tuple[Index, ...] = ()) -> None:
@@ -170,7 +172,17 @@ def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
                 # Rows of c are far apart: without this, large products lose 10 to 15 %.
                 text.do(f"call void @llvm.prefetch.p0(ptr {outputs[r][v]}, i32 1, i32 3, i32 1)")
 
+    # Lines a multiple of 4 KB apart would only drive each other out of the cache.
+    apart = micro.a_row * size if isinstance(micro.a_row, int) else 1
+    ahead = text.imul(tile.rows, a_row) if micro.fetches and not edge and apart % 4096 else 0
+
     def steps(pa: str, pb: str, count: int) -> None:
+        if ahead and count > 1:
+            for r in range(tile.rows):
+                # Too many short runs for the hardware to see them come: 20 % of a large a.
+                next_row = text.inst(
+                    f"getelementptr {element}, ptr {pa}, i64 {text.iadd(offsets[r], ahead)}")
+                text.do(f"call void @llvm.prefetch.p0(ptr {next_row}, i32 0, i32 3, i32 1)")
         for u in range(count):
             if u:
                 # Nothing moves across: where the columns of the next step are loaded early, a tall tile
