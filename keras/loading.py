@@ -64,7 +64,8 @@ def _checked(path: Path) -> int:
             archive.testzip()
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError,
             RuntimeError) as error:
-        raise KerasFileError(f"{path} is no .keras file, or only a part of one: {error}") from None
+        raise KerasFileError(f"{path} cannot be loaded: it is no .keras file, or only a part of one:"
+                             f" {error}") from None
     stored = [sizes[name] for name in _WEIGHTS if name in sizes]
     if not stored:
         raise KerasFileError(f"{path} has no weights ({' or '.join(_WEIGHTS)})")
