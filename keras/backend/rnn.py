@@ -207,6 +207,7 @@ def _run(kernel: Callable[..., tuple[Any, ...]], inputs: Any, states: Sequence[A
     _require(len({t.dtype for t in (x, *tensors)}) == 1 and isinstance(steps, int) and steps > 0)
     biases = [None if b is None else convert_to_tensor(b) for b in weights[2:]]
     keep = None if mask is None else convert_to_tensor(mask, "bool")
+    _require(keep is None or tuple(keep.shape) == tuple(x.shape[:2]))
     outputs, *ends = kernel(x, *tensors, *biases, keep, reverse)
     if keep is not None and zero_output_for_mask:
         outputs = tnp.where(tnp.expand_dims(keep, -1), outputs, tnp.zeros_like(outputs))

@@ -143,6 +143,15 @@ def test_unusual_layers_run_cell_by_cell(given, masked, calls):
     assert not calls
 
 
+def test_a_mask_of_another_shape_runs_cell_by_cell(calls):
+    x = RNG.standard_normal((4, 6, 5)).astype(np.float32)
+    layer = layers.LSTM(8, return_sequences=True)
+    found = layer(x, mask=MASK[..., None])
+    assert not calls
+    close(found, layer(x, mask=MASK))
+    assert calls == ["lstm"]
+
+
 def test_dropout_runs_cell_by_cell_under_a_mask_while_training(calls):
     layer = layers.LSTM(4, dropout=0.5)
     x = np.ones((4, 6, 4), np.float32)
