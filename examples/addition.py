@@ -1,9 +1,9 @@
 """Teach a small transformer decoder to add: after "38+94=" it writes "231", one character at a time.
 
-    tfn train examples/addition.py --epochs 6 --out runs/addition
+    tfn train examples/addition.py --epochs 8 --out runs/addition
 
 The sum is written from its last digit to its first, the order in which one adds. The 10,000 pairs of
-numbers below 100 are split: 8,000 to learn from, 2,000 never seen. After 6 epochs at least 0.99 of the
+numbers below 100 are split: 8,000 to learn from, 2,000 never seen. After 8 epochs at least 0.98 of the
 unseen sums are right in every digit.
 """
 
@@ -82,7 +82,7 @@ def generate(model: keras.Model, prompts: list[str]) -> list[str]:
     return decode(texts)
 
 
-def main(*, epochs: int = 6, examples: int = 8000) -> float:
+def main(*, epochs: int = 8, examples: int = 8000) -> float:
     """Train; returns how many of the unseen sums are right in every digit."""
     keras.utils.set_random_seed(0)
     model = build_model()

@@ -2,7 +2,7 @@
 
     tfn train examples/similarity.py --epochs 30 --out runs/similarity
 
-A scan is placed twice in a frame, anywhere and a little turned; the two pictures are to become unit
+A scan is placed twice in a frame, anywhere and with noise; the two pictures are to become unit
 vectors near each other and far from those of all other scans (Chen et al., "A Simple Framework for
 Contrastive Learning", 2020). No label is used. After 30 epochs, of new scans placed anywhere, the
 nearest other one shows the same digit in at least 0.85 of cases; by the likeness of pixels, in 0.47.
@@ -53,7 +53,7 @@ def build_model(size: int = 32) -> keras.Model:
     """A small convolutional network that ends in a unit vector."""
     model = keras.Sequential([
         keras.Input((FRAME, FRAME, 1), name="image"),
-        layers.RandomRotation(0.04, fill_mode="constant"),
+        layers.GaussianNoise(0.05),
         layers.Conv2D(16, 3, padding="same", activation="relu"),
         layers.Conv2D(32, 3, strides=2, activation="relu"),
         layers.Conv2D(64, 3, activation="relu"),

@@ -67,6 +67,15 @@ def _mentions_dims(function: Function, seen: set[Function]) -> bool:
         if isinstance(v, Function))
 
 
+def _is_sized(function: Function) -> bool:
+    """Whether the arguments of a function have all the dims in it; those of random bits are a key."""
+    given = {e.names[0] for a in function.arguments for e in a.shape
+             if isinstance(e, Dim) and len(e.terms) == 1}
+    used = {name for op in function.body.walk() for r in op.results if isinstance(r.type, TensorType)
+            for e in r.type.shape if isinstance(e, Dim) for name in e.names}
+    return used <= given
+
+
 # -- out ------------------------------------------------------------------------------------------
 
 class _Sizes:
@@ -175,7 +184,14 @@ class _Dynamizer:
 
     def _ops(self, source: Block, block: Block, values: dict[Value, Value], sizes: _Sizes) -> None:
         for op in source.ops:
-            new = self._op(op, [values[v] for v in op.operands], values, sizes)
+            operands = [values[v] for v in op.operands]
+            inner = op.attributes.get("decomposition")
+            if inner is not None and not _is_sized(inner):
+                # Only the caller can compute the size; its argument has it.
+                self._ops(inner.body, block, dict(zip(inner.arguments, operands, strict=True)), sizes)
+                values.update(zip(op.results, block.returns, strict=True))
+                continue
+            new = self._op(op, operands, values, sizes)
             block.ops.append(new)
             values.update(zip(op.results, new.results, strict=True))
         block.returns = [values[v] for v in source.returns]

@@ -163,6 +163,20 @@ def fold(w, carry, rows):
     return bind("tfn.scan", w, carry, rows, body=body, constants=1, carries=1, length=5, reverse=False)
 
 
+def noise(x):
+    """Bits for each row, in a function that is given a seed alone."""
+    def bits(seed):
+        return [bind("stablehlo.convert", bind("stablehlo.multiply", bind(
+            "stablehlo.broadcast_in_dim", seed, shape=tuple(x.shape), broadcast_dimensions=()),
+            bind("stablehlo.iota", iota_dimension=0, type=TensorType(tuple(x.shape), I32))), dtype=F32)]
+
+    inner, _ = trace(bits, [TensorType((), I32)], "bits.impl")
+    inner.public = False
+    made = bind("stablehlo.composite", np.int32(3), name="tfn.bits", composite_attributes={},
+                decomposition=inner)
+    return [x + made]
+
+
 OURS = PROGRAMS | {
     "scan": (fold, [((BATCH, 4), F32), ((BATCH, 4), F32), ((5, BATCH, 4), F32)]),
 }
@@ -188,7 +202,11 @@ def test_round_trip(program):
     assert _structure(back.body) == _structure(program.body)
 
 
-@pytest.mark.parametrize(("function", "arguments"), OURS.values(), ids=OURS.keys())
+INLINED = {"composite without a dim": (noise, [((BATCH, 4), F32)])}
+"""What is not called any more in the text, so that the caller can compute its sizes."""
+
+
+@pytest.mark.parametrize(("function", "arguments"), (OURS | INLINED).values(), ids=OURS | INLINED)
 def test_refined_to_sizes_it_is_the_program_traced_at_these_sizes(function, arguments):
     symbolic, _ = trace(function, [TensorType(*a) for a in arguments])
     types = [t.substitute(SIZES) for t in symbolic.argument_types]

@@ -87,6 +87,17 @@ def test_full(recipe, name):
     assert reaches(module.main(), which, score)
 
 
+def test_a_model_that_draws_at_random_is_exported(recipe, tmp_path):
+    module = recipe("vae")
+    runner = Runner(read_bundle(write_model(module.build_model(), tmp_path, "vae")))
+    scans = module.load_data()[1][0]
+    for size in 1, 3:
+        (drawn,) = runner.run({"scan": scans[:size]}).values()
+        assert drawn.shape == (size, 8, 8, 1)
+        # The untrained decoder draws grey, but not the same grey for each point.
+        assert np.ptp(drawn) > 0.01 and np.all(abs(drawn - 0.5) < 0.3)
+
+
 @pytest.mark.parametrize("name", [n for n in SHORT if n != "cartpole"])
 def test_exported(recipe, name, tmp_path):
     """A bundle of the model, read back, computes what the model does, for two sizes of batch."""
