@@ -20,6 +20,7 @@ FEW = 6
 """Vectors that are few: more are multiplied faster by a micro-kernel, which reuses what it loads."""
 _STREAMED, _SUMMED = 12, 8
 """Lines of the matrix taken at once: those along the outputs, those along K."""
+_LINE = 64
 _AHEAD = 1 << 10
 """Bytes of a line along K that are asked for ahead."""
 
@@ -101,13 +102,18 @@ class MatrixVector:
         emit, sums, matrix = self.emit, self.product.sums, self.matrix
         factors = [self.vector.load(emit, i, sums, v) for i in lines]
         starts = [matrix.place(emit, 0, i) for i in lines]
-        with emit.loop(0, self.count, independent=True) as j:
-            place = Line(target, 1, sums).place(emit, j)
-            total = emit.load_from(place, sums)
-            for factor, start in zip(factors, starts, strict=True):
-                element = Line(start, 1, matrix.dtype).load(emit, j, sums)
-                total = self.product.add_scalar(emit, total, factor, element)
-            emit.store_to(place, sums, total)
+        # Whole lines of the matrix, of which more is read than of the outputs.
+        begin = emit.inst(f"ptrtoint ptr {starts[0]} to i64")
+        rest = emit.inst(f"and i64 {emit.isub(0, begin)}, {_LINE - 1}")
+        first = emit.imin(emit.idiv(rest, matrix.dtype.itemsize), self.count)
+        for low, high in ((0, first), (first, self.count)):
+            with emit.loop(low, high, independent=True) as j:
+                place = Line(target, 1, sums).place(emit, j)
+                total = emit.load_from(place, sums)
+                for factor, start in zip(factors, starts, strict=True):
+                    element = Line(start, 1, matrix.dtype).load(emit, j, sums)
+                    total = self.product.add_scalar(emit, total, factor, element)
+                emit.store_to(place, sums, total)
 
     def _rows(self) -> None:
         """Vectors of products along K, for some lines of the matrix at a time."""
