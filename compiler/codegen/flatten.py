@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..ir.core import Block, Op
-from ..ir.dims import Dim, Extent, product
+from ..ir.dims import Extent, product
 
 Shape = tuple[Extent, ...]
 
@@ -19,7 +19,7 @@ def flattened(block: Block) -> Block:
     """The block with its dims merged; the block itself where they are needed or few."""
     shapes = {tuple(v.shape) for v in (
         *block.arguments, *block.returns, *(r for op in block.ops for r in op.results))} - {()}
-    if not shapes or len(shapes) > 2 or any(sum(map(_is_symbolic, s)) > 1 for s in shapes):
+    if not shapes or len(shapes) > 2:
         return block
     whole, *rest = sorted(shapes, key=len, reverse=True)
     (inner,) = rest or [()]
@@ -43,10 +43,6 @@ def flattened(block: Block) -> Block:
         values.update(zip(op.results, new.results, strict=True))
     flat.returns = [values[v] for v in block.returns]
     return flat
-
-
-def _is_symbolic(extent: Extent) -> bool:
-    return isinstance(extent, Dim)
 
 
 def _changed(op: Op, whole: Shape, inner: Shape, merged: dict[Shape, Shape]) -> dict[str, Any] | None:

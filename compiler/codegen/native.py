@@ -14,7 +14,7 @@ import functools
 import re
 import subprocess
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import llvmlite.binding as llvm
 
@@ -32,6 +32,10 @@ def compile_object(text: str, target: Target) -> bytes:
     """
     with _LOCK:
         machine = _machine(target)
+        if _IS_MICRO.search(text):
+            module = _parse(text, target, machine)
+            _finish(module, machine)
+            return machine.emit_object(module)
         text, finished = _divided(text)
         module = _parse(text, target, machine)
         _optimize(module, machine)
@@ -74,7 +78,10 @@ def link_here(texts: Sequence[str], exported: Sequence[str], target: Target) -> 
 _FUNCTION = re.compile(r"^define internal (void @[^\n]*\) #([12])) \{\n.*?^\}\n",
                        re.MULTILINE | re.DOTALL)
 _CALLED = re.compile(r"^define internal void @([^\s(]*)\([^\n]*\) #2 ", re.MULTILINE)
-_SHARED = re.compile(r"^(?:declare|attributes|@(?!llvm\.)[^ ]+ =|![0-9]+ =) .*\n", re.MULTILINE)
+SHARED = re.compile(r"^(?:declare|attributes|@(?!llvm\.)[^ ]+ =|![0-9]+ =) .*\n", re.MULTILINE)
+
+
+_IS_MICRO = re.compile(r"^define void @m[0-9a-f]{24}\([^\n]*\) #1 \{$", re.MULTILINE)
 
 
 def _divided(text: str) -> tuple[str, str]:
@@ -84,7 +91,7 @@ def _divided(text: str) -> tuple[str, str]:
     own = [f for f in functions if f[2] == "1"]
     if not own:
         return text, ""
-    finished = ["".join(_SHARED.findall(text)),
+    finished = ["".join(SHARED.findall(text)),
                 *(f"declare {f[1]}\n" for f in functions if f[2] == "2"),
                 *(f[0].replace("internal ", "", 1) for f in own)]
     others = _FUNCTION.sub(lambda f: f"declare {f[1]}\n" if f[2] == "1" else
@@ -96,7 +103,16 @@ def _add_finished(module, text: str, target: Target, machine) -> None:
     if not text:
         return
     finished = _parse(text, target, machine)
-    visible = [f.name for f in finished.functions if not f.name.startswith("llvm.")]
+    visible = {f.name for f in finished.functions if not f.name.startswith("llvm.")}
+    _finish(finished, machine)
+    module.link_in(finished)
+    for function in module.functions:
+        if function.name in visible and not function.is_declaration:
+            function.linkage = "internal"
+
+
+def _finish(module, machine) -> None:
+    """The passes that finished functions need."""
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
     passes = llvm.create_new_module_pass_manager()
     passes.add_sroa_pass()
@@ -104,10 +120,7 @@ def _add_finished(module, text: str, target: Target, machine) -> None:
     # Loops tested at their end: accumulators stay in registers through nested ones.
     passes.add_loop_rotate_pass()
     passes.add_simplify_cfg_pass()
-    passes.run(finished, builder)
-    module.link_in(finished)
-    for name in visible:
-        module.get_function(name).linkage = "internal"
+    passes.run(module, builder)
 
 
 def _hide(module, exported: Collection[str]) -> None:
@@ -171,8 +184,10 @@ class Loader:
         """Link an object file and return the address of the function `name`."""
         return self.load_all([name], image)[0]
 
-    def load_all(self, names: Sequence[str], *images: bytes) -> list[int]:
-        """Link object files together and return the addresses of functions in them."""
+    def load_all(self, names: Sequence[str], *images: bytes,
+                 imported: Mapping[str, int] | None = None) -> list[int]:
+        """Link object files together and return the addresses of functions in them. `imported` are
+        the addresses of functions of other objects that they call."""
         with _LOCK:
             if self._jit is None:
                 self._jit = llvm.create_lljit_compiler(Target.host().machine(jit=True))
@@ -181,6 +196,8 @@ class Loader:
                 library.add_object_img(image)
             for name in names:
                 library.export_symbol(name)
+            for name, address in (imported or {}).items():
+                library.import_symbol(name, address)
             # A failed link keeps its library name taken, so that names are never used twice.
             self._count += 1
             tracker = library.add_current_process().link(self._jit, f"lib{self._count}.{names[0]}")

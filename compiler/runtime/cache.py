@@ -5,11 +5,13 @@ The kernels of a program are linked together: 196 of them in 8 ms, one by one in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..codegen.micro import apart, called
 from ..codegen.native import Loader
+from ..codegen.target import Target
 from ..locks import new_rlock
 from . import disk
 from .workers import compile_many
@@ -66,9 +68,20 @@ class KernelCache:
 
     def _from_disk(self, names: Sequence[str]) -> None:
         images = {name: image for name in names if (image := disk.read(name)) is not None}
-        found = self._link(images)
+        self._load_micro({name for image in images.values() for name in called(image)})
+        found = self._link({name: image for name, image in images.items()
+                            if called(image) <= self._addresses.keys()})
         self._addresses |= found
         self.statistics.loaded += len(found)
+        for name in found:
+            disk.touch(name)
+
+    def _load_micro(self, names: Collection[str]) -> None:
+        """Load those micro-kernels that are on disk and not here."""
+        images = {name: image for name in sorted(names)
+                  if name not in self._addresses and (image := disk.read(name)) is not None}
+        found = self._link(images)
+        self._addresses |= found
         for name in found:
             disk.touch(name)
 
@@ -77,25 +90,43 @@ class KernelCache:
         if not images:
             return {}
         try:
-            addresses = self._loader.load_all(list(images), *images.values())
-            return dict(zip(images, addresses, strict=True))
+            return self._linked(images)
         except RuntimeError:
             if len(images) == 1:
                 return {}
         return {n: a for name, image in images.items()
                 for n, a in self._link({name: image}).items()}
 
+    def _linked(self, images: dict[str, bytes]) -> dict[str, int]:
+        """The addresses of objects whose micro-kernels are here, linked at once."""
+        micro = {name for image in images.values() for name in called(image)} - images.keys()
+        found = self._loader.load_all(list(images), *images.values(),
+                                      imported={name: self._addresses[name] for name in micro})
+        return dict(zip(images, found, strict=True))
+
     def _compile(self, kernels: Sequence[Kernel]) -> None:
         if not kernels:
             return
-        images = dict(zip([k.name for k in kernels],
-                          compile_many([k.text for k in kernels]), strict=True))
-        self.statistics.compiled += len(images)
+        texts: dict[str, str] = {}
+        micro: dict[str, str] = {}
+        for kernel in kernels:
+            texts[kernel.name], own = apart(kernel.text, Target.host())
+            micro |= own
+        self._load_micro(micro)
+        micro = {name: text for name, text in micro.items() if name not in self._addresses}
+        missing = micro | texts
+        made = dict(zip(missing, compile_many(list(missing.values())), strict=True))
+        self.statistics.compiled += len(texts)
+        for images in ({n: made[n] for n in micro}, {n: made[n] for n in texts}):
+            if images:
+                self._keep(images)
+
+    def _keep(self, images: dict[str, bytes]) -> None:
+        """Store and load what was compiled."""
         for name, image in images.items():
             disk.store(name, image)
             self._untrimmed += len(image)
-        self._addresses |= dict(zip(
-            images, self._loader.load_all(list(images), *images.values()), strict=True))
+        self._addresses |= self._linked(images)
         if self._untrimmed >= _TRIM_AFTER:
             self._untrimmed = 0
             disk.trim()

@@ -25,8 +25,8 @@ MAX_BYTES = 512 << 20
 _ABANDONED = 3600
 """Seconds after which a temporary file belongs to no living writer."""
 _DIGEST = 32
-_SUFFIXES = {"k": ".o", "r": ".o", "p": ".plan"}
-"""By the first letter of a name: kernels, the runtime's own functions, plans."""
+_SUFFIXES = {"k": ".o", "m": ".o", "r": ".o", "p": ".plan"}
+"""By the first letter of a name: kernels, micro-kernels, the runtime's own functions, plans."""
 
 
 def cached_object(text: str) -> bytes:

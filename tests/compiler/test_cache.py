@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import tfn.compiler.numpy as tnp
+from tfn.compiler.codegen.micro import apart
 from tfn.compiler.codegen.native import Loader
+from tfn.compiler.codegen.target import Target
 from tfn.compiler.compile import compile_function
 from tfn.compiler.errors import CompileError
 from tfn.compiler.ir.core import TensorType
@@ -209,6 +211,38 @@ def test_many_processes_share_an_empty_cache(folder):
     assert len(found) == 1
     assert all(p.returncode == 0 for p in crowd)
     assert not list(folder.glob("**/*.tmp"))
+
+
+def products(features):
+    """Two kernels that call the same micro-kernels."""
+    def program(x, y, w):
+        return [tnp.tanh(x @ w), tnp.exp(y @ w - 70)]
+
+    x, w = TensorType((50, 70), F32), TensorType((70, features), F32)
+    return trace(program, [x, x, w])[0]
+
+
+def test_kernels_share_their_micro_kernels(folder):
+    plan = compile_function(products(48)).plan
+    load_all(plan)
+    texts = [apart(k.text, Target.host()) for k in plan.kernels()]
+    shared = set.intersection(*({*micro} for _, micro in texts if micro))
+    assert shared and len([1 for _, micro in texts if micro]) > 1
+    assert not any("#1 {" in text and ".tile" in text for text, _ in texts)
+    assert {f.stem for f in disk.directory().glob("m*")} == {n for _, micro in texts for n in micro}
+
+
+def test_a_kernel_whose_micro_kernel_is_gone_is_compiled_again(folder):
+    plan = compile_function(products(48)).plan
+    load_all(plan)
+    x, w = np.ones((50, 70), np.float32), np.ones((70, 48), np.float32)
+    for file in disk.directory().glob("m*"):
+        file.unlink()
+    again = load_all(plan)
+    assert 0 < again.compiled <= len(plan.kernels())
+    assert load_all(plan).compiled == 0
+    for found in compile_function(products(48))(x, x, w):
+        np.testing.assert_allclose(found, np.ones((50, 48)), rtol=1e-6)
 
 
 class TestHelpers:
