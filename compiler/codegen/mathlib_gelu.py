@@ -58,7 +58,8 @@ def _slope() -> str:
     p = _tail(b, b.call("fabs", "%x"))
     half = b.op("fmul", b.op("fmul", "%x", "%x"), b.number(-0.5 / math.log(2)))
     density = _power(b, half, 1 / math.sqrt(2 * math.pi))
-    density = b.select(b.compare("olt", half, b.number(-126.0)), b.number(0.0), density)
+    # 2**-124 / sqrt(2 pi) is the last normal number: below, the sum of exponents wraps round to NaN.
+    density = b.select(b.compare("olt", half, b.number(-124.0)), b.number(0.0), density)
     below = b.compare("olt", "%x", b.number(0.0))
     part = b.fma("%x", density, b.select(below, p, b.do(f"fneg float {p}")))
     return b.finish(b.op("fadd", part, b.select(below, b.number(0.0), b.number(1.0))))

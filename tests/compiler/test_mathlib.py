@@ -128,6 +128,15 @@ def test_gelu_of_special_values(name):
     np.testing.assert_array_equal(np.signbit(found[known]), np.signbit(expected[known]))
 
 
+@pytest.mark.parametrize("name", ["tfn.gelu", "tfn.gelu_slope"])
+def test_gelu_where_the_density_stops_being_normal(name):
+    """exp(-x**2 / 2) is 2**-126 at 13.2 and 2**-149 at 14.4: nothing beside 1, and nothing beside 0."""
+    x = np.linspace(12.5, 15, 40_001, dtype=np.float32)
+    slope = name == "tfn.gelu_slope"
+    np.testing.assert_array_equal(run(name, x), 1 if slope else x)
+    np.testing.assert_allclose(run(name, -x), 0, atol=1e-30)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_erf_inv_is_the_inverse(dtype):
     """Also next to 1, where erf is flat: there erfc tells how far it is from 1."""
