@@ -16,6 +16,7 @@ from .keras import plug as _plug
 # on another backend, tfn stays out of its way; `tfn.keras` then says what to do.
 # Test runners import the repository's root under its folder's name, too: that copy installs nothing.
 if __name__ == "tfn" and "keras.src.backend" not in sys.modules:
+    _plug.find_exporter = lambda format: import_module(".tools.exporters", __name__).exporter(format)
     _plug.install()
 
 __version__ = "0.1.0"

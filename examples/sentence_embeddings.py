@@ -21,8 +21,6 @@ import keras  # isort: skip
 import keras_hub  # isort: skip
 from keras import ops  # isort: skip
 
-from tfn.tools import exporters
-
 LENGTH = 64
 """Tokens of a sentence; what is longer is cut off."""
 
@@ -69,8 +67,7 @@ def main() -> None:
         alike = "  ".join(f"{a:5.2f}" for a in vectors @ vectors[number])
         print(f"{alike}  {sentence}")
     if options.out is not None:
-        exporters.install()
-        report = model.export(options.out, format="cpp", samples={exporters.SIGNATURE: inputs})
+        report = model.export(options.out, format="cpp", samples=inputs)
         found = report.reason or f"error {report.check.max_rel_error:.1e} in {report.check.runtime}"
         print(f"exported to {options.out}; C++: {found}")
 

@@ -1,13 +1,11 @@
 """What leaves Keras: the inference program of a model, as IR with its weights as arguments.
 
-Exporters work on the IR and never see Keras. `tools` fills `EXPORTERS`, so that
-`model.export(path, format="bundle")` finds them.
+Exporters work on the IR and never see Keras.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +16,6 @@ from ..compiler.ir.core import Function, TensorType
 from ..compiler.ir.dims import Dim, Extent
 from ..compiler.ir.dtypes import DType, as_dtype
 from ..compiler.trace.core import trace
-
-EXPORTERS: dict[str, Callable[..., Any]] = {}
-"""Format name -> `exporter(model, path, **options)`."""
 
 Spec = tuple[str, DType, tuple[Extent, ...]]
 """Name, dtype and shape of an input or output."""
@@ -109,16 +104,3 @@ def _unique(names: list[str]) -> list[str]:
         seen[name] = count + 1
         result.append(name if not count else f"{name}_{count}")
     return result
-
-
-def wrap_model_export(model_class: Any) -> None:
-    """Let `keras.Model.export` know the formats in `EXPORTERS`; others go to Keras."""
-    upstream = model_class.export
-
-    def export(self, filepath, format="tf_saved_model", **kwargs):
-        if format in EXPORTERS:
-            return EXPORTERS[format](self, filepath, **kwargs)
-        return upstream(self, filepath, format=format, **kwargs)
-
-    export.__doc__ = upstream.__doc__
-    model_class.export = export

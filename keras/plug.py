@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 NAME = "tfn"
 SUPPORTED = "3.15"
@@ -87,7 +88,16 @@ def check_version(text: str) -> None:
                           f" 'keras=={SUPPORTED}.*'")
 
 
-class _GraftingLoader(importlib.machinery.SourceFileLoader):
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Runs a module, then what `WRAPS` has for it."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        if (wrap := WRAPS.get(module.__name__)) is not None:
+            wrap(module)
+
+
+class _GraftingLoader(_Loader):
     def get_code(self, fullname):
         # That module is being loaded: the environment says which backend it will be.
         if fullname == "keras.src.backend" and os.environ.get("KERAS_BACKEND", NAME) == NAME:
@@ -150,7 +160,7 @@ EDITS: dict[str, type[ast.NodeTransformer]] = {
 """Keras module -> what is changed in its syntax tree for tfn; a tree without it stays as it is."""
 
 
-class _EditingLoader(importlib.machinery.SourceFileLoader):
+class _EditingLoader(_Loader):
     def get_code(self, fullname):
         if not is_active():
             return super().get_code(fullname)
@@ -216,6 +226,29 @@ def _wrap_recurrent(module: ModuleType) -> None:
     module.RNN.inner_loop = inner_loop
 
 
+def _no_exporter(format: str) -> None:
+    """Until `tfn` has put its own in place."""
+
+
+find_exporter: Callable[[str], Callable[..., Any] | None] = _no_exporter
+"""Format -> `exporter(model, path, **options)` where tfn has one. `tfn` itself puts it here: exporters
+know nothing of Keras, and Keras nothing of them."""
+
+
+def _wrap_export(module: ModuleType) -> None:
+    """`model.export(path, format=...)` knows tfn's formats; others go to Keras."""
+    upstream = module.Model.export
+
+    def export(self, filepath, format="tf_saved_model", **options):
+        exporter = find_exporter(format) if is_active() else None
+        if exporter is None:
+            return upstream(self, filepath, format=format, **options)
+        return exporter(self, filepath, **options)
+
+    export.__doc__ = upstream.__doc__
+    module.Model.export = export
+
+
 def _wrap_keras_hub(module: ModuleType) -> None:
     """keras-hub compiles generation for the backends it knows by name."""
     from .hub import WRAPS
@@ -229,6 +262,7 @@ WRAPS: dict[str, Callable[[ModuleType], None]] = {
     "keras.src.utils.backend_utils": _wrap_dynamic_backend,
     "keras.src.backend.common.variables": _wrap_standardize,
     "keras.src.layers.rnn.rnn": _wrap_recurrent,
+    "keras.src.models.model": _wrap_export,
     **dict.fromkeys(
         [f"{_HUB}{name}" for name in ("causal_lm", "text_to_image", "image_to_image", "inpaint",
                                       "depth_anything.interpolate")], _wrap_keras_hub),
@@ -236,18 +270,12 @@ WRAPS: dict[str, Callable[[ModuleType], None]] = {
 """Keras module -> what is changed in it after it has run."""
 
 
-class _WrappingLoader(importlib.machinery.SourceFileLoader):
-    def exec_module(self, module: ModuleType) -> None:
-        super().exec_module(module)
-        WRAPS[module.__name__](module)
-
-
 class KerasFinder(importlib.abc.MetaPathFinder):
     """Loads the modules of the tables in a way of theirs; every other import passes by."""
 
     def find_spec(self, fullname, path=None, target=None):
-        loader = (_GraftingLoader if fullname in GRAFTS else _WrappingLoader if fullname in WRAPS
-                  else _EditingLoader if fullname in EDITS else None)
+        loader = (_GraftingLoader if fullname in GRAFTS else _EditingLoader if fullname in EDITS
+                  else _Loader if fullname in WRAPS else None)
         if loader is None:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path)

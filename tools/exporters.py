@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import __version__
-from ..export import FORMATS, Bundle, Signature, TensorSpec, export, read_bundle, write_bundle
-from ..keras.export import EXPORTERS, trace_inference, wrap_model_export
+from ..export import (
+    FORMATS,
+    Bundle,
+    Report,
+    Signature,
+    TensorSpec,
+    export,
+    read_bundle,
+    write_bundle,
+)
+from ..keras.export import trace_inference
 
 SIGNATURE = "serving_default"
 
@@ -34,24 +47,24 @@ def write_model(model: Any, folder: Path, name: str, version: int | None = None,
     return write_bundle(folder, bundle_of(model, name, version), overwrite)
 
 
-def install() -> None:
-    """Teach `keras.Model.export` the formats `bundle` and those of `tfn.export`."""
-    import keras
+def exporter(format: str) -> Callable[..., Any] | None:
+    """What `model.export(path, format=format, **options)` does; None for a format that is not tfn's.
 
-    if "bundle" in EXPORTERS:
-        return
+    A bundle is written to path/NAME/VERSION, which is the result. Any other format is written beside
+    it, to path/FORMAT, and run in its real runtime where that is installed, on `samples` (input name ->
+    array) or on made ones: the result is the `Report`. `name` is the model's unless it is given.
+    """
+    if format == "bundle":
+        return _to_bundle
+    return functools.partial(_to_format, format) if format in FORMATS else None
 
-    def to_bundle(model, path, **options):
-        return write_model(model, Path(path), options.pop("name", model.name), **options)
 
-    def to_format(format: str) -> Callable[..., Any]:
-        def write(model, path, samples=None, **options):
-            folder = write_model(model, Path(path), options.pop("name", model.name))
-            return export(read_bundle(folder), (format,), path, samples, **options)[0]
+def _to_bundle(model: Any, path: str | os.PathLike, **options: Any) -> Path:
+    return write_model(model, Path(path), options.pop("name", model.name), **options)
 
-        return write
 
-    EXPORTERS["bundle"] = to_bundle
-    for format in FORMATS:
-        EXPORTERS[format] = to_format(format)
-    wrap_model_export(keras.Model)
+def _to_format(format: str, model: Any, path: str | os.PathLike,
+               samples: Mapping[str, np.ndarray] | None = None, **options: Any) -> Report:
+    folder = write_model(model, Path(path), options.pop("name", model.name))
+    given = None if samples is None else {SIGNATURE: samples}
+    return export(read_bundle(folder), (format,), path, given, **options)[0]

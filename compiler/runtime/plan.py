@@ -146,7 +146,8 @@ class _Planner:
         for value, result in zip(function.returns, results, strict=True):
             self.program.add(None, (value,), (result,))
         place_parts(self.program)
-        donated = [(i, j) for i, attributes in enumerate(function.argument_attributes)
+        # From a text it is a number of NumPy's.
+        donated = [(i, int(j)) for i, attributes in enumerate(function.argument_attributes)
                    for j in [attributes.get("tf.aliasing_output")] if j is not None]
         self.plan.donations = coalesce(self.program, function.arguments,
                                        list(zip(function.returns, results, strict=True)), donated)

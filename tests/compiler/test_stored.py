@@ -17,6 +17,7 @@ from tfn.compiler.ir.core import TensorType
 from tfn.compiler.ir.digest import digest
 from tfn.compiler.ir.dims import Dim
 from tfn.compiler.ir.dtypes import BF16, F32, I32
+from tfn.compiler.ir.parser import parse_module
 from tfn.compiler.runtime import disk, stored
 from tfn.compiler.runtime.cache import KERNELS
 from tfn.compiler.trace.core import trace
@@ -65,6 +66,22 @@ def constants(x, w):
 
 def half(x, w):
     return [tnp.argsort(x, axis=-1), x.astype("bfloat16") @ w.astype("bfloat16") * 0.3]
+
+
+DONATING = """
+func.func @main(%x: tensor<20000xf32> {tf.aliasing_output = 0 : i32}) -> tensor<20000xf32> {
+  %y = stablehlo.sine %x : tensor<20000xf32>
+  return %y : tensor<20000xf32>
+}
+"""
+
+
+def test_donations_of_a_text(folder):
+    for known in (False, True):
+        x = np.ones(20000, np.float32)
+        (y,), found = planned(parse_module(DONATING).functions["main"], x)
+        assert found == known
+        np.testing.assert_allclose(y, np.sin(np.float32(1)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("program", [tower, loop, constants, half])

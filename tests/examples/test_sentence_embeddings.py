@@ -132,8 +132,7 @@ def test_vectors(example, folder, model):
 def test_exported_it_gives_the_same_vectors(example, folder, model, tmp_path):
     inputs = example.tokenize(folder, SENTENCES, LENGTH)
     vectors = model.predict(inputs, verbose=0)
-    example.exporters.install()
-    report = model.export(tmp_path, format="cpp", samples={example.exporters.SIGNATURE: inputs})
+    report = model.export(tmp_path, format="cpp", samples=inputs)
     assert report.check is not None and report.ok and report.check.runtime == "g++"
     bundle = read_bundle(tmp_path / model.name / "1")
     np.testing.assert_allclose(Runner(bundle).run(inputs)["output_0"], vectors, atol=1e-6)

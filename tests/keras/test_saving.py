@@ -8,6 +8,7 @@ from keras import layers
 from tfn.compiler.compile import compile_function
 from tfn.compiler.errors import TfnError
 from tfn.compiler.ir.evaluator import evaluate
+from tfn.export.bundle import Runner, read_bundle
 from tfn.keras.export import trace_inference
 
 
@@ -74,3 +75,15 @@ def test_unknown_dims_other_than_the_batch_are_refused():
     model = keras.Sequential([keras.Input((None, 3)), layers.Dense(2)])
     with pytest.raises(TfnError, match="only the batch may be unknown"):
         trace_inference(model)
+
+
+def test_export_knows_the_formats_of_tfn(tmp_path):
+    """`model.export` needs nothing but `import keras`; a format that is not tfn's is Keras's matter."""
+    model = keras.Sequential([keras.Input((3,), name="row"), keras.layers.Dense(2)], name="small")
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
+    folder = model.export(tmp_path, format="bundle")
+    assert folder == tmp_path / "small" / "1"
+    found = Runner(read_bundle(folder)).run({"row": x})["output_0"]
+    np.testing.assert_allclose(found, model.predict(x, verbose=0), rtol=1e-6)
+    with pytest.raises(ValueError, match="floppy"):
+        model.export(tmp_path, format="floppy")
