@@ -18,6 +18,7 @@ from ..errors import OpError, user_location
 from ..ir.dims import Dim, Extent
 from ..ir.dtypes import F32
 from ..ir.structs import ConvDimensionNumbers
+from ..numpy import direct
 from ..numpy.promote import ArrayLike, Value, asarray, dtype_of, floating, shape_text, unify
 from ..ops.reduction import identity_of, reducer
 from ..trace.core import Array, bind
@@ -73,6 +74,11 @@ def paddings(padding: Padding, extents: Sequence[Extent], windows: Sequence[int]
     return tuple((int(low), int(high)) for low, high in pairs)
 
 
+def _convolution(x: Value, kernel: Value, **attributes) -> Value:
+    found = direct.convolution(x, kernel, attributes)
+    return bind("stablehlo.convolution", x, kernel, **attributes) if found is None else found
+
+
 def conv(x: ArrayLike, kernel: ArrayLike, strides: PerDim = 1, padding: Padding = "valid",
          dilation: PerDim = 1, data_format: str = "channels_last",
          preferred_element_type=None) -> Value:
@@ -94,11 +100,11 @@ def conv(x: ArrayLike, kernel: ArrayLike, strides: PerDim = 1, padding: Padding 
     dilation = per_dim(dilation, count, "dilation")
     pads = paddings(padding, [x.shape[d] for d in dims], kernel.shape[:count], strides, dilation)
     numbers = _dimension_numbers(rank, channel, dims)
-    return bind("stablehlo.convolution", x, kernel, window_strides=strides, padding=pads,
-                lhs_dilation=(1,) * count, rhs_dilation=dilation,
-                window_reversal=(False,) * count, dimension_numbers=numbers,
-                feature_group_count=channels // per_group, batch_group_count=1,
-                dtype=_result(x, preferred_element_type))
+    return _convolution(x, kernel, window_strides=strides, padding=pads,
+                        lhs_dilation=(1,) * count, rhs_dilation=dilation,
+                        window_reversal=(False,) * count, dimension_numbers=numbers,
+                        feature_group_count=channels // per_group, batch_group_count=1,
+                        dtype=_result(x, preferred_element_type))
 
 
 def _conv_rank(x: Value, kernel: Value, data_format: str) -> tuple[int, ...]:
@@ -186,10 +192,11 @@ def conv_transpose(x: ArrayLike, kernel: ArrayLike, strides: PerDim = 1,
     dilation = per_dim(dilation, count, "dilation")
     pads = transposed_padding(padding, kernel.shape[:count], strides, dilation, output_padding)
     flipped = tnp.flip(kernel, tuple(range(count)))
-    return bind("stablehlo.convolution", x, flipped, window_strides=(1,) * count, padding=pads,
-                lhs_dilation=strides, rhs_dilation=dilation, window_reversal=(False,) * count,
-                dimension_numbers=_dimension_numbers(rank, channel, dims, swap=True),
-                feature_group_count=1, batch_group_count=1, dtype=dtype_of(x))
+    return _convolution(x, flipped, window_strides=(1,) * count, padding=pads,
+                        lhs_dilation=strides, rhs_dilation=dilation,
+                        window_reversal=(False,) * count,
+                        dimension_numbers=_dimension_numbers(rank, channel, dims, swap=True),
+                        feature_group_count=1, batch_group_count=1, dtype=dtype_of(x))
 
 
 # -- pooling --------------------------------------------------------------------------------------

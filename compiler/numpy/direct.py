@@ -7,11 +7,13 @@ where NumPy refuses: then the op itself says what is wrong, at the user's line.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import TfnError
 from ..ir.core import TensorType
 from ..ir.dims import Dim
 from ..ir.dtypes import as_dtype
@@ -34,6 +36,9 @@ _EXPENSIVE = frozenset(
 _ALL = frozenset().union(*_NATIVE.values())
 _LARGE = 1 << 14
 """Elements from which an elementary function is worth a kernel of ours."""
+_CONVOLUTION = "stablehlo.convolution"
+_TAP_SECONDS, _PRODUCT_SECONDS, _LONG = 25e-6, 4e-10, 20e-3
+"""What NumPy takes for each tap of a convolution's window and for each product, and what is long."""
 _ANY_SIGN = 128
 """Python ints from 0 up to this are numbers of every type."""
 
@@ -159,6 +164,35 @@ def matmul(x, y) -> Array | None:
             return _array(a @ b)
     except ValueError:
         return None
+
+
+def convolution(x, kernel, attributes: Mapping[str, Any]) -> Array | None:
+    """A convolution that NumPy takes long for, by a kernel for any batch size."""
+    pair = _pair(x, kernel, _FLOATS) if type(x) is type(kernel) is Array else None
+    if pair is None:
+        return None
+    image, weights = x.type, kernel.type
+    try:
+        (result,) = definition(_CONVOLUTION).infer([image, weights], attributes, ())
+    except TfnError:
+        return None
+    numbers = attributes["dimension_numbers"]
+    taps = math.prod(weights.shape[d] for d in numbers.kernel_spatial_dimensions)
+    products = result.size * taps * weights.shape[numbers.kernel_input_feature_dimension]
+    if taps * _TAP_SECONDS + products * _PRODUCT_SECONDS < _LONG:
+        return None
+    at = numbers.input_batch_dimension
+    any_batch = (*image.shape[:at], Dim.named("n"), *image.shape[at + 1:])
+    run = _convolution(TensorType(any_batch, image.dtype), weights, tuple(attributes.items()))
+    return Array(run(*pair)[0])
+
+
+@once
+def _convolution(image: TensorType, weights: TensorType, attributes: tuple) -> Executable:
+    from ..compile import compile_function
+
+    function, _ = trace(lambda x, w: [bind(_CONVOLUTION, x, w, **dict(attributes))], [image, weights])
+    return compile_function(function)
 
 
 def where(condition, x, y) -> Array | None:

@@ -9,7 +9,7 @@ import pytest
 
 import tfn
 from tfn import numpy as tnp
-from tfn.compiler import nn
+from tfn.compiler import debug, nn
 from tfn.compiler.errors import NanError, OpError
 from tfn.compiler.numpy import direct, elementwise
 from tfn.compiler.trace.core import Array, bind
@@ -130,3 +130,30 @@ def test_a_trace_records_them():
         return x + tnp.add(held, held) @ held
 
     np.testing.assert_array_equal(np.asarray(f(held)), np.full((64, 64), 129.0, np.float32))
+
+
+@pytest.mark.parametrize("image, kernel, options", [
+    ((2, 1500, 2), (700, 2, 33), {"strides": 50, "padding": "same"}),
+    ((3, 30, 31, 16), (5, 5, 8, 32), {"dilation": 2, "padding": ((3, 1), (0, 2))}),
+    ((2, 16, 40, 40), (3, 3, 16, 40), {"strides": (2, 1), "data_format": "channels_first"}),
+], ids=["long", "grouped", "channels first"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_long_convolutions_have_a_kernel_for_any_batch(image, kernel, options, dtype, monkeypatch):
+    rng = np.random.default_rng(0)
+    x, w = (tnp.asarray(rng.standard_normal(s).astype(dtype)) for s in (image, kernel))
+    monkeypatch.setattr(direct, "_LONG", math.inf)
+    expected = np.asarray(nn.conv(x, w, **options))
+    monkeypatch.setattr(direct, "_LONG", 0)
+    found = np.asarray(nn.conv(x, w, **options))
+    assert found.dtype == dtype
+    scale = np.abs(expected).max() * np.finfo(dtype).eps
+    np.testing.assert_allclose(found, expected, rtol=0, atol=20 * scale)
+    before = debug.compilations()
+    fewer = np.asarray(nn.conv(x[:1], w, **options))
+    assert debug.compilations() == before
+    np.testing.assert_array_equal(fewer, found[:1])
+
+
+def test_a_wrong_convolution_is_refused_at_the_users_line():
+    with pytest.raises(OpError, match="channels"):
+        nn.conv(tnp.ones((1, 999, 3)), tnp.ones((900, 2, 64)))
