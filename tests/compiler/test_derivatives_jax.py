@@ -185,7 +185,8 @@ WITHOUT = {
     "stablehlo.rng", "stablehlo.rng_bit_generator", "stablehlo.uniform_quantize",
     "stablehlo.uniform_dequantize", "tfn.axis_index", "tfn.callback", "tfn.check_finite", "tfn.kernel",
     "tfn.attention", "tfn.attention_backward", "tfn.lstm",
-    "tfn.lstm_backward", "tfn.gru", "tfn.gru_backward", "tfn.first_sorted",
+    "tfn.lstm_backward", "tfn.gru", "tfn.gru_backward", "tfn.simple_rnn", "tfn.simple_rnn_backward",
+    "tfn.gelu", "tfn.gelu_slope", "tfn.winograd", "tfn.winograd_kernel", "tfn.first_sorted",
     "tfn.cumulative",
 }
 # Forms of text, which become the static op before anything is differentiated.

@@ -315,7 +315,7 @@ WITHOUT = {
     "stablehlo.dynamic_iota", "stablehlo.dynamic_pad", "stablehlo.dynamic_reshape",
     "stablehlo.real_dynamic_slice", "tfn.kernel", "tfn.attention", "tfn.attention_backward", "tfn.lstm",
     "tfn.lstm_backward", "tfn.gru", "tfn.gru_backward", "tfn.simple_rnn", "tfn.simple_rnn_backward",
-    "tfn.first_sorted", "tfn.cumulative",
+    "tfn.winograd", "tfn.winograd_kernel", "tfn.first_sorted", "tfn.cumulative",
     "stablehlo.uniform_quantize",
     "stablehlo.uniform_dequantize", "stablehlo.async_start", "stablehlo.async_done",
 }

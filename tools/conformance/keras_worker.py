@@ -26,6 +26,7 @@ OPTIONAL = ("PIL", "grain", "jax", "onnxruntime", "orbax", "pandas", "pydot", "s
 """What Keras's tests import and Keras does not need. Without it a test is skipped."""
 
 _LACKING = re.compile(r"ModuleNotFoundError: No module named '(\w+)|requires installing (TensorFlow)|"
+                      r"(TensorFlow), which is not installed|"
                       r"requires the (\w+) module|requires (PIL)\b")
 """How Python and Keras say that a package is missing."""
 
