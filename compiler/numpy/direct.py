@@ -7,6 +7,7 @@ where NumPy refuses: then the op itself says what is wrong, at the user's line.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -187,7 +188,7 @@ def convolution(x, kernel, attributes: Mapping[str, Any]) -> Array | None:
     return Array(run(*pair)[0])
 
 
-@once
+@functools.lru_cache(maxsize=64)  # Each keeps its arena; images may have any number of sizes.
 def _convolution(image: TensorType, weights: TensorType, attributes: tuple) -> Executable:
     from ..compile import compile_function
 
