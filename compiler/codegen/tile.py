@@ -22,6 +22,9 @@ from .shuffle import lane_mask
 from .target import Target
 from .text import Index, Text
 
+LINE = 64
+"""Bytes of a cache line."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -61,9 +64,13 @@ class Micro:
     """Does a call ever add to what is there?"""
     fetches: bool = False
     """Do rows of a lie in memory, those of the next tile after these? Long ones come from far."""
+    coming: int = 0
+    """Cache lines that `unroll` steps along K fetch into the second-level cache of what a call says is
+    coming: from the third, words of b come too late otherwise."""
 
     def call(self, emit: Emitter, a: str, b: str, c: str, depth: Index, add: str,
-             edge: tuple[Index, Index] | None = None, counts: tuple[Index, ...] = ()) -> None:
+             edge: tuple[Index, Index] | None = None, counts: tuple[Index, ...] = (),
+             coming: str = "") -> None:
         """Emit a call; `edge` gives the rows and columns of a smaller tile."""
         name = f"kernel.{'tile' if edge is None else 'edge'}{self.name}"
         if name not in emit.definitions:
@@ -71,7 +78,8 @@ class Micro:
         rows, columns = edge or (self.tile.rows, self.tile.columns)
         numbers = (depth, self.a_row, self.a_k, self.b_k, self.c_row, rows, columns, *counts)
         emit.do(f"call void @{name}(ptr {a}, ptr {b}, ptr {c},"
-                f" {', '.join(f'i64 {n}' for n in numbers)}, i1 {add})")
+                f" {', '.join(f'i64 {n}' for n in numbers)}, i1 {add}"
+                f"{f', ptr {coming}' if self.coming else ''})")
 
 
 def multiply_panel(emit: Emitter, micro: Micro, a: str, b: str, c: str, rows: Index, columns: Index,
@@ -176,7 +184,11 @@ def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
     apart = micro.a_row * size if isinstance(micro.a_row, int) else 1
     ahead = text.imul(tile.rows, a_row) if micro.fetches and not edge and apart % 4096 else 0
 
-    def steps(pa: str, pb: str, count: int) -> None:
+    def steps(pa: str, pb: str, count: int, k: Index) -> None:
+        for i in range(micro.coming if count > 1 else 0):
+            place = text.iadd(text.imul(text.idiv(k, count), LINE * micro.coming), LINE * i)
+            line = text.inst(f"getelementptr i8, ptr %coming, i64 {place}")
+            text.do(f"call void @llvm.prefetch.p0(ptr {line}, i32 0, i32 2, i32 1)")
         if ahead and count > 1:
             for r in range(tile.rows):
                 # Too many short runs for the hardware to see them come: 20 % of a large a.
@@ -209,7 +221,7 @@ def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
             if low == high:
                 continue
             with text.loop(low, high, count) as k:
-                steps(at(pa, text.imul(k, a_k)), at(pb, text.imul(k, b_k)), count)
+                steps(at(pa, text.imul(k, a_k)), at(pb, text.imul(k, b_k)), count, k)
 
     def around(pa: str, done: Index, number: int) -> None:
         """The loops from `number` on, after `done` rounds of the loop over k."""
@@ -228,7 +240,8 @@ def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
         emit.declare(declaration)
     counts = "".join(f", i64 %o{i}" for i in range(len(micro.outer)))
     return (f"define internal void @{name}(ptr noalias %a, ptr noalias %b, ptr noalias %c, i64 %k,"
-            f" i64 %ar, i64 %ak, i64 %bk, i64 %cr, i64 %rows, i64 %cols{counts}, i1 %add) #1 {{\n"
+            f" i64 %ar, i64 %ak, i64 %bk, i64 %cr, i64 %rows, i64 %cols{counts}, i1 %add"
+            f"{', ptr %coming' if micro.coming else ''}) #1 {{\n"
             "entry:\n"
             + "\n".join(entry) + f"\n  br label %start\nstart:\n{lines}\n  ret void\n}}")
 
