@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping
 
 from .mathlib_circle import circular, circular_far
 from .mathlib_double import DOUBLE
-from .mathlib_gelu import GELU
-from .mathlib_single import SINGLE
+from .mathlib_gelu import GELU, GELU_BY_WIDTH
+from .mathlib_single import SINGLE, SINGLE_BY_WIDTH
 from .minifloat import MINI
 
 _SOURCES: dict[str, Callable[[], str]] = {**SINGLE, **GELU, **DOUBLE, **MINI}
+_BY_WIDTH: dict[str, Callable[[int], str]] = {**SINGLE_BY_WIDTH, **GELU_BY_WIDTH}
 _BRANCHING: dict[str, Callable[[int, Mapping[int, str] | None], str]] = {
     f"tfn.{name}": functools.partial(circular, name) for name in ("sin", "cos", "tan")}
 """Functions of f32 that branch, and so are functions of vectors, too."""
@@ -73,7 +74,7 @@ def _variants(name: str, bits: int) -> dict[int, str]:
 
 def _is_symbol(name: str) -> bool:
     """Is it a function by itself, not LLVM's nor a part of another?"""
-    return name in _SOURCES or name.rpartition(".")[0] in {*_BRANCHING, *_LOOPS}
+    return name in _SOURCES or name in _BY_WIDTH or name.rpartition(".")[0] in {*_BRANCHING, *_LOOPS}
 
 
 @functools.cache
@@ -84,7 +85,7 @@ def _source(name: str, bits: int) -> str:
         return _LOOPS[base](int(vector[1]))
     if base in _BRANCHING and kind != "f64":
         return _BRANCHING[base](int(vector[1]) if vector else 1, _variants(name, bits))
-    return _SOURCES[name]()
+    return _BY_WIDTH[name](bits) if name in _BY_WIDTH else _SOURCES[name]()
 
 
 @functools.cache
@@ -98,6 +99,8 @@ _ARGUMENTS = {"fma": 3, "copysign": 2}
 
 
 def _declaration(intrinsic: str) -> str:
+    if ".ldexp." in intrinsic:
+        return f"declare float @{intrinsic}(float, i32)"
     _, *short, width = intrinsic.split(".")
     lanes, _, element = width.removeprefix("v").rpartition("f" if "f" in width else "i")
     kind = {"64": "double", "32": "float", "1": "i1"}[element]

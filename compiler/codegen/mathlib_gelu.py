@@ -1,4 +1,5 @@
-"""gelu (the form with erf) and its derivative on f32, by the tail of the normal distribution.
+"""gelu and its derivative on f32: the form with erf by the tail of the normal distribution, that with
+tanh by one exponential.
 
 P(a), the probability of more than a >= 0, is 2**D(a) / 2; one polynomial D does below 4 sqrt(2).
 Beyond, 1 + erf(-a / sqrt(2)) is 0 in f32, and so is P here. Both functions are at least as accurate as
@@ -11,6 +12,11 @@ import math
 from collections.abc import Callable
 
 from .mathbody import Body
+from .mathlib_single import exponential
+
+# u = x (_LINE + _CUBE x**2) of the form with tanh
+_LINE = math.sqrt(2 / math.pi)
+_CUBE = 0.044715 * _LINE
 
 _END = 4 * math.sqrt(2)
 # D(a) / a, error 1e-9 of P below 2 and 4e-9 beyond; the last three are what they are in f32, since
@@ -33,10 +39,8 @@ def _power(b: Body, exponent: str, scale: float) -> str:
 
 def _tail(b: Body, a: str) -> str:
     """P(a)."""
-    # Even and odd powers apart: half the latency, which is what a processor waits for (+10 %).
     z = b.op("fmul", a, a)
-    even, odd = (b.polynomial(z, _TAIL[k:-1:2]) for k in (1, 0))
-    rest = b.op("fmul", z, b.fma(odd, a, even))
+    rest = b.op("fmul", z, b.halves(a, z, _TAIL[:-1]))
     p = _power(b, b.fma(a, b.number(_TAIL[-1]), rest), 0.5)
     return b.select(b.compare("ogt", a, b.number(_END)), b.number(0.0), p)
 
@@ -65,5 +69,37 @@ def _slope() -> str:
     return b.finish(b.op("fadd", part, b.select(below, b.number(0.0), b.number(1.0))))
 
 
+def _decay(b: Body, bits: int) -> str:
+    """exp(-2u), where the form with tanh is x (1 + tanh(u)) / 2."""
+    z = b.op("fmul", "%x", "%x")
+    slope = b.fma(z, b.number(-2 * _CUBE), b.number(-2 * _LINE))
+    return exponential(b, b.op("fmul", "%x", slope), bits)
+
+
+def _gelu_tanh(bits: int) -> str:
+    """x / (1 + exp(-2u)): below zero nothing cancels, as 1 + tanh(u) does."""
+    b = Body("gelu_tanh", 32)
+    return b.finish(b.op("fdiv", "%x", b.op("fadd", _decay(b, bits), b.number(1.0))))
+
+
+def _slope_tanh(bits: int) -> str:
+    """s + 2 x u' s (1 - s), where s = 1 / (1 + exp(-2u)) and 1 - s = exp(-2u) s."""
+    b = Body("gelu_tanh_slope", 32)
+    decay = _decay(b, bits)
+    s = b.op("fdiv", b.number(1.0), b.op("fadd", decay, b.number(1.0)))
+    both = b.op("fmul", b.op("fmul", decay, s), s)
+    both = b.select(b.compare("ogt", decay, b.number(2.0**120)), b.number(0.0), both)
+    share = b.op("fmul", "%x", both)
+    # Where the square is capped the share is 0, and must not meet an infinity.
+    z = b.op("fmul", "%x", "%x")
+    z = b.select(b.compare("ogt", z, b.number(2.0**20)), b.number(2.0**20), z)
+    steep = b.fma(z, b.number(6 * _CUBE), b.number(2 * _LINE))
+    return b.finish(b.fma(steep, share, s))
+
+
 GELU: dict[str, Callable[[], str]] = {"tfn.gelu.f32": _gelu, "tfn.gelu_slope.f32": _slope}
 """Symbol -> source."""
+
+GELU_BY_WIDTH: dict[str, Callable[[int], str]] = {
+    "tfn.gelu_tanh.f32": _gelu_tanh, "tfn.gelu_tanh_slope.f32": _slope_tanh}
+"""Symbol -> source for vectors of so many bits."""

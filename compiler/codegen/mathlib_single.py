@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-from .mathbody import Body
+from .mathbody import MAGIC, Body
 from .mathlib_circle import circular_circle
 from .mathlib_root import reciprocal_root
 
@@ -39,6 +39,10 @@ _TANH = (0.001999714171928431, -0.008044066293173025, 0.02166199492392531,
          -0.053943813406819745, 0.13333226348801377, -0.33333332565285906)
 
 
+_TANH_END = 9.5
+"""From here on tanh is 1 in f32."""
+
+
 def _clamped(b: Body, x: str, low: float, high: float) -> str:
     """x within bounds; NaN stays."""
     above = b.select(b.compare("ogt", x, b.number(high)), b.number(high), x)
@@ -47,21 +51,21 @@ def _clamped(b: Body, x: str, low: float, high: float) -> str:
 
 def _reduced(b: Body, x: str) -> tuple[str, str]:
     """`(n, r)`: x = n ln 2 + r with |r| <= ln(2)/2; n in a word."""
-    n, word = b.whole(b.op("fmul", x, b.number(1 / math.log(2))))
+    n, word = b.whole(x, 1 / math.log(2))
     r = b.fma(n, b.number(-_LN2_HIGH), x)
     return word, b.fma(n, b.number(-_LN2_LOW), r)
 
 
-def _exp() -> str:
-    b = Body("exp", 32)
-    n, r = _reduced(b, _clamped(b, "%x", -104.0, 89.0))
+def exponential(b: Body, x: str, bits: int) -> str:
+    """e**x in vectors of so many bits."""
+    n, r = _reduced(b, _clamped(b, x, -104.0, 89.0))
     p = b.fma(b.op("fmul", r, r), b.polynomial(r, _EXP), r)
-    p = b.op("fadd", p, b.number(1.0))
-    # Two factors: 2**n alone over- or underflows before the product does.
-    half = b.integer("ashr", n, 1)
-    rest = b.integer("sub", n, half)
-    result = b.op("fmul", b.op("fmul", p, b.power_of_two(half)), b.power_of_two(rest))
-    return b.finish(result)
+    return b.scaled(b.op("fadd", p, b.number(1.0)), n, bits)
+
+
+def _exp(bits: int) -> str:
+    b = Body("exp", 32)
+    return b.finish(exponential(b, "%x", bits))
 
 
 def _expm1() -> str:
@@ -121,17 +125,28 @@ def _log1p() -> str:
 
 
 def _tanh() -> str:
+    """A polynomial near 0; else 1 - 2 / (exp(2a) + 1), where exp(2a) is 2**n (1 + p)."""
     b = Body("tanh", 32)
     a = b.call("fabs", "%x")
     z = b.op("fmul", a, a)
-    near = b.fma(b.op("fmul", a, z), b.polynomial(z, _TANH), a)
-    e = b.op("fadd", b.call("tfn.exp", b.op("fadd", a, a)), b.number(1.0))
-    far = b.op("fsub", b.number(1.0), b.op("fdiv", b.number(2.0), e))
+    near = b.fma(b.op("fmul", a, z), b.halves(z, b.op("fmul", z, z), _TANH), a)
+    capped = b.select(b.compare("ogt", a, b.number(_TANH_END)), b.number(_TANH_END), a)
+    shifted = b.fma(capped, b.number(2 / math.log(2)), b.number(MAGIC))
+    n = b.op("fsub", shifted, b.number(MAGIC))
+    r = b.fma(n, b.number(-_LN2_HIGH / 2), capped)
+    r = b.fma(n, b.number(-_LN2_LOW / 2), r)
+    square = b.op("fmul", r, r)
+    # In r the polynomial of 2r: its coefficients times powers of two.
+    scaled = [c * 2.0 ** (len(_EXP) + 1 - k) for k, c in enumerate((*_EXP, 1.0))]
+    p = b.fma(square, b.halves(r, square, scaled[:-1]), b.op("fmul", r, b.number(scaled[-1])))
+    power = b.from_bits(b.integer("add", b.integer("shl", b.bits_of(shifted), 23), 0x3F800000))
+    total = b.fma(p, power, b.op("fadd", power, b.number(1.0)))
+    far = b.op("fsub", b.number(1.0), b.op("fdiv", b.number(2.0), total))
     y = b.select(b.compare("ult", a, b.number(0.7)), near, far)
     return b.finish(b.call("copysign", y, "%x"))
 
 
-def _logistic() -> str:
+def _logistic(bits: int) -> str:
     """e / (1 + e) with e = exp(-|x|) as a sum of two numbers, or 1 / (1 + e)."""
     b = Body("logistic", 32)
     x = _clamped(b, b.do(f"fneg float {b.call('fabs', '%x')}"), -104.0, 0.0)
@@ -144,9 +159,7 @@ def _logistic() -> str:
     tail = b.op("fadd", rest, b.fma(b.op("fmul", r, r), b.polynomial(r, _EXP), lost))
     linear, high = high, b.op("fadd", high, tail)
     low = b.op("fsub", tail, b.op("fsub", high, linear))
-    half = b.integer("ashr", word, 1)
-    scales = b.power_of_two(half), b.power_of_two(b.integer("sub", word, half))
-    high, low = (b.op("fmul", b.op("fmul", v, scales[0]), scales[1]) for v in (high, low))
+    high, low = (b.scaled(v, word, bits) for v in (high, low))
     total = b.op("fadd", high, b.number(1.0))
     excess = b.op("fadd", b.op("fsub", high, b.op("fsub", total, b.number(1.0))), low)
     positive = b.compare("oge", "%x", b.number(0.0))
@@ -182,11 +195,14 @@ def _through_double(name: str, arguments: int) -> Callable[[], str]:
 
 
 SINGLE: dict[str, Callable[[], str]] = {
-    "tfn.exp.f32": _exp, "tfn.expm1.f32": _expm1, "tfn.log.f32": _log, "tfn.log1p.f32": _log1p,
-    "tfn.rsqrt.f32": lambda: reciprocal_root(32), "tfn.tanh.f32": _tanh, "tfn.logistic.f32": _logistic,
+    "tfn.expm1.f32": _expm1, "tfn.log.f32": _log, "tfn.log1p.f32": _log1p,
+    "tfn.rsqrt.f32": lambda: reciprocal_root(32), "tfn.tanh.f32": _tanh,
     "tfn.erf.f32": _erf,
     **{f"tfn.{name}.circle.f32": partial(circular_circle, name) for name in ("sin", "cos", "tan")},
     **{f"tfn.{name}.f32": _through_double(name, count)
        for name, count in (("cbrt", 1), ("atan2", 2), ("pow", 2), ("fmod", 2))},
 }
 """Symbol -> source of the f32 functions."""
+
+SINGLE_BY_WIDTH: dict[str, Callable[[int], str]] = {"tfn.exp.f32": _exp, "tfn.logistic.f32": _logistic}
+"""Symbol -> source for vectors of so many bits."""

@@ -59,7 +59,8 @@ def _product(extents: Sequence[Extent], sizes: Mapping[str, int]) -> int:
 
 DEAR = frozenset("""
     exponential log log_plus_one exponential_minus_one tanh logistic sine cosine tan power sqrt rsqrt
-    cbrt atan2 divide remainder erf erf_inv gelu gelu_slope
+    cbrt atan2 divide remainder erf erf_inv gelu gelu_slope gelu_tanh
+    gelu_tanh_slope
 """.split())
 """Elementwise ops, without their dialects, that cost more than reading a number from memory."""
 

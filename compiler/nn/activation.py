@@ -186,17 +186,24 @@ def _gelu_erf(x: Value) -> Value:
     return 0.5 * x * (1 + tnp.erf(x * math.sqrt(0.5)))
 
 
-def _gelu_derivative(op: Op):
-    """The rule `vjp` of the form with erf: the derivative is a composite of its own."""
-    if op.attributes["composite_attributes"]["approximate"]:
-        return None
+def _slope_tanh(x: Value) -> Value:
+    line, cube = math.sqrt(2 / math.pi), 0.044715 * math.sqrt(2 / math.pi)
+    t = tnp.tanh(x * (line + cube * (x * x)))
+    return 0.5 * (1 + t) + 0.5 * x * ((1 - t * t) * (line + 3 * cube * (x * x)))
 
-    def slope(x: Value) -> Value:
-        density = tnp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
-        return 0.5 * (1 + tnp.erf(x * math.sqrt(0.5))) + x * density
+
+def _slope_erf(x: Value) -> Value:
+    density = tnp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+    return 0.5 * (1 + tnp.erf(x * math.sqrt(0.5))) + x * density
+
+
+def _gelu_derivative(op: Op):
+    """The rule `vjp`: the derivative is a composite of its own."""
+    approximate = op.attributes["composite_attributes"]["approximate"]
+    slope = _slope_tanh if approximate else _slope_erf
 
     def rule(cotangents, op, operands, results):
-        return [cotangents[0] * composite("tfn.gelu_slope", slope, *operands, approximate=False)]
+        return [cotangents[0] * composite("tfn.gelu_slope", slope, *operands, approximate=approximate)]
 
     return rule
 

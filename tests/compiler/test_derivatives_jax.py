@@ -186,8 +186,8 @@ WITHOUT = {
     "stablehlo.uniform_dequantize", "tfn.axis_index", "tfn.callback", "tfn.check_finite", "tfn.kernel",
     "tfn.attention", "tfn.attention_backward", "tfn.lstm",
     "tfn.lstm_backward", "tfn.gru", "tfn.gru_backward", "tfn.simple_rnn", "tfn.simple_rnn_backward",
-    "tfn.gelu", "tfn.gelu_slope", "tfn.winograd", "tfn.winograd_kernel", "tfn.first_sorted",
-    "tfn.cumulative",
+    "tfn.gelu", "tfn.gelu_slope", "tfn.gelu_tanh", "tfn.gelu_tanh_slope", "tfn.winograd",
+    "tfn.winograd_kernel", "tfn.first_sorted", "tfn.cumulative",
 }
 # Forms of text, which become the static op before anything is differentiated.
 REFINED = {f"stablehlo.{n}" for n in (

@@ -118,6 +118,40 @@ def test_gelu_is_more_accurate_than_its_formula(name):
     assert (found / unit)[x > -0.5 if slope else x > -0.7].max() <= (4 if slope else 2)
 
 
+def true_gelu_tanh(x, slope):
+    """The form with tanh or its derivative, in f64: (1 + tanh(u)) / 2 is 1 / (1 + exp(-2u))."""
+    line, cube = np.sqrt(2 / np.pi), 0.044715 * np.sqrt(2 / np.pi)
+    decay = np.exp(-2 * x * (line + cube * x * x))
+    s = 1 / (1 + decay)
+    return s + x * (2 * line + 6 * cube * x * x) * decay * s * s if slope else x * s
+
+
+@pytest.mark.parametrize("name", ["tfn.gelu_tanh", "tfn.gelu_tanh_slope"])
+def test_gelu_with_tanh_is_accurate_where_its_formula_cancels(name):
+    """In ULP of the result: u, up to 20, is rounded before it is an exponent. The formula is wrong by a
+    million ULP at -5."""
+    x = np.concatenate([RNG.uniform(-6, 10, 60000), np.exp(RNG.uniform(-60, 2, 20000)),
+                        -np.exp(RNG.uniform(-60, 1, 20000))]).astype(np.float32)
+    true = true_gelu_tanh(x.astype(np.float64), name.endswith("slope"))
+    # The derivative has a zero at -0.75, and crosses it.
+    unit = np.spacing(np.maximum(np.abs(true), 0.1 * (np.abs(x + 0.75) < 0.1)).astype(np.float32))
+    found = np.abs(run(name, x) - true) / unit
+    assert found[x > -0.5].max() <= 4
+    assert found.max() <= 100
+
+
+def test_gelu_with_tanh_of_special_values():
+    x = np.float32([0, -0.0, np.inf, -np.inf, np.nan, 1e-40, -1e-40, 3e38, -3e38, 100, -100])
+    found = run("tfn.gelu_tanh", x)
+    expected = np.float32([0, -0.0, np.inf, np.nan, np.nan, 5e-41, -5e-41, 3e38, -0.0, 100, -0.0])
+    np.testing.assert_allclose(found, expected, atol=1e-44)
+    known = ~np.isnan(expected)
+    np.testing.assert_array_equal(np.signbit(found[known]), np.signbit(expected[known]))
+    finite = np.abs(x) < np.inf
+    np.testing.assert_allclose(run("tfn.gelu_tanh_slope", x[finite]),
+                               [0.5, 0.5, 0.5, 0.5, 1, 0, 1, 0], atol=1e-30)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["tfn.gelu", "tfn.gelu_slope"])
 def test_gelu_of_special_values(name):

@@ -95,10 +95,11 @@ def test_gelu(engine, approximate):
                                atol=1e-6)
 
 
-def test_gelu_and_its_gradient_are_ops_where_code_is_made():
+@pytest.mark.parametrize("approximate", [True, False])
+def test_gelu_and_its_gradient_are_ops_where_code_is_made(approximate):
     """Batched, too; f32 only, the formula stays for other types."""
     def both(x):
-        y, pull = vjp(lambda v: nn.gelu(v, False), x)
+        y, pull = vjp(lambda v: nn.gelu(v, approximate), x)
         return [y, *pull(y)]
 
     for function, dtype, count in ((both, F32, 2), (vmap(both), F32, 2), (both, BF16, 0)):
