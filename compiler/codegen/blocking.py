@@ -20,16 +20,19 @@ def ceil_div(count: int, size: int) -> int:
     return -(-count // size)
 
 
-def block_of(tile: Tile, rows: int | None, columns: int | None, batched: bool) -> tuple[int, int]:
+def block_of(tile: Tile, rows: int | None, columns: int | None, batched: bool,
+             copied: bool = False) -> tuple[int, int]:
     """Rows and panels of a task for a product of so many rows and columns (None: known at run time):
-    whole tiles, even blocks where the rows are known."""
+    whole tiles, even blocks where the rows are known. Where rows are copied, each task copies its own:
+    they are multiplied by twice as many columns then."""
     if not rows:
         # Wide blocks: a batch of one streams through them.
         wide = (columns or 0) // (8 * tile.columns)
         return tile.rows * max(1, _ROWS // 2 // tile.rows), min(max(_PANELS, wide), 16)
     if batched:
         return _even_rows(tile, rows, _BATCHED_ROWS), _PANELS
-    block, panels = _even_rows(tile, rows, _ROWS), _PANELS
+    block, panels = (_even_rows(tile, rows, _ROWS // 2), 2 * _PANELS) if copied else (
+        _even_rows(tile, rows, _ROWS), _PANELS)
     if columns is None:
         return block, panels
     width = ceil_div(columns, tile.columns)

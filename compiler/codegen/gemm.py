@@ -78,15 +78,16 @@ class _Gemm:
         words = None if self.fixed_k is None else ceil_div(self.fixed_k, self.product.group)
         self.tile = best_tile(self.target, self.product.sums, self.fixed_m, self.fixed_n, words)
         self.nr = self.tile.columns
-        self.rows, self.panels = block_of(self.tile, self.fixed_m, self.fixed_n, bool(self.axes.batch))
         self.depth = depth_of(words)
         self.direct = innermost(self.spec.rhs, self.axes.n)
-        self.few = self._few()
         bytes_too = self.product.group > 1 or "+avx512bw" in self.target.features.split(",")
         self.pack_a = Packer(self.emit, lhs.dtype, self.product, self.tile, bytes_too,
                              self.product.flips)
         self.pack_b = Packer(self.emit, rhs.dtype, self.product, self.tile, bytes_too)
         self.copies_a = self._copies_a()
+        self.rows, self.panels = block_of(self.tile, self.fixed_m, self.fixed_n, bool(self.axes.batch),
+                                          self.copies_a == "tiles")
+        self.few = self._few()
         self.packs = self._packs()
         # The product itself goes to the task's own memory when only what follows it is stored, if only
         # its rounding: an operand of that may have the memory of the result.
@@ -371,7 +372,7 @@ class _Gemm:
         a = self.pack_a.at(a, emit.imul(k, self.lk))
         a_strides: tuple[Index, Index] = (self.lm, self.lk)
         if self.copies_a == "tiles":
-            self.pack_a.rows(a, packed_a, self.lk, depth, rows, self.pack_a.a_width * self.depth)
+            self.pack_a.rows(a, packed_a, self.lk, depth, rows, self._tile_words)
             a_strides = 1, self.pack_a.a_width
         elif self.copies_a == "lines":
             self.pack_a.lines(a, packed_a, self.lm, self.lk, depth, rows, self._line)
@@ -437,6 +438,12 @@ class _Gemm:
         """Words between packed lines of a: not a power of two, which would share a cache set."""
         return self.depth + 16
 
+    @property
+    def _tile_words(self) -> int:
+        """Words between packed tiles of a. They are written side by side: at a multiple of 2 KB, all of
+        them would share two or four cache sets. A fifth of a product."""
+        return self.pack_a.a_width * self.depth + 16
+
     def _sum_at(self, pointer: str, offset: Index) -> str:
         return pointer if offset == 0 else self.emit.inst(
             f"getelementptr inbounds {self.product.sums.llvm}, ptr {pointer}, i64 {offset}")
@@ -449,7 +456,7 @@ class _Gemm:
         def one(t: Index, edge: tuple[Index, Index] | None) -> None:
             r = emit.imul(t, tile.rows)
             if self.copies_a == "tiles":
-                source = self.pack_a.word(packed_a, emit.imul(t, self.pack_a.a_width * self.depth))
+                source = self.pack_a.word(packed_a, emit.imul(t, self._tile_words))
             elif self.copies_a == "lines":
                 source = self.pack_a.word(packed_a, emit.imul(r, self._line))
             else:
@@ -479,7 +486,7 @@ class _Gemm:
         block of K adds to few rows."""
         tile, word, sums = self.tile, self.product.word_bytes, self.product.sums.itemsize
         a_words = {"": 0, "lines": self.rows * self._line,
-                   "tiles": self.rows // tile.rows * self.pack_a.a_width * self.depth}[self.copies_a]
+                   "tiles": self.rows // tile.rows * self._tile_words}[self.copies_a]
         sizes = (a_words * word,
                  (self.depth + tile.lanes + 1) * self.nr * word if self.packs == "task" else 0,
                  max(self.rows * self.panels * self.nr, 2 * _STRIP) * sums if self.follows else 0,

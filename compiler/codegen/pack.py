@@ -70,11 +70,13 @@ class Packer:
             self._start(start, negate=False)
             target = self.word(target, width)
         if by_column == 1 and self.by_vectors:
+            masks = [lane_mask(emit, emit.isub(left, v), self.tile.lanes)
+                     for v in range(0, width, self.tile.lanes)]
             with emit.loop(0, depth, self.product.group) as k, emit.scope():
                 row = emit.imul(emit.idiv(k, self.product.group), width)
-                for v in range(0, width, self.tile.lanes):
+                for v, mask in zip(range(0, width, self.tile.lanes), masks, strict=True):
                     word = self._group(self.at(source, emit.iadd(emit.imul(k, by_k), v)), by_k,
-                                       emit.isub(depth, k), emit.isub(left, v), self.tile.lanes)
+                                       emit.isub(depth, k), mask, self.tile.lanes)
                     self._store(word, self.word(target, emit.iadd(row, v)), self.tile.lanes)
                     self._count(word, self.word(start, v))
         elif by_k == 1 and self.by_vectors:
@@ -133,15 +135,19 @@ class Packer:
         """A block of a, whose rows are neighbours in memory, as tiles `[k][rows]` that begin
         `tile_stride` words apart; in memory order."""
         emit, height, group = self.emit, self.tile.rows, self.product.group
-        with emit.loop(0, depth, group) as k, emit.scope(), \
-                emit.loop(0, rows, height) as r, emit.scope():
-            tile = emit.imul(emit.idiv(r, height), tile_stride)
-            row = emit.imul(emit.idiv(k, group), self.a_width)
-            for v in range(0, self.a_width, self.a_lanes):
-                count = emit.imin(emit.isub(emit.isub(rows, r), v), height - v)
-                words = self._group(self.at(source, emit.iadd(emit.imul(k, by_k), emit.iadd(r, v))),
-                                    by_k, emit.isub(depth, k), count, self.a_lanes)
-                self._store(words, self.word(target, emit.iadd(tile, emit.iadd(row, v))), self.a_lanes)
+        whole = emit.imul(emit.idiv(rows, height), height)
+        with emit.loop(0, depth, group) as k, emit.scope():
+            line = self.at(source, emit.imul(k, by_k))
+            packed = self.word(target, emit.imul(emit.idiv(k, group), self.a_width))
+            for first, last in ((0, whole), (whole, rows)):
+                with emit.loop(first, last, height) as r, emit.scope():
+                    tile = emit.imul(emit.idiv(r, height), tile_stride)
+                    count = height if last == whole else emit.isub(rows, r)
+                    for v in range(0, self.a_width, self.a_lanes):
+                        mask = lane_mask(emit, emit.isub(count, v), self.a_lanes)
+                        words = self._group(self.at(line, emit.iadd(r, v)), by_k, emit.isub(depth, k),
+                                            mask, self.a_lanes)
+                        self._store(words, self.word(packed, emit.iadd(tile, v)), self.a_lanes)
 
     def lines(self, source: str, target: str, by_row: Index, by_k: Index, depth: Index, rows: Index,
               stride: int) -> None:
@@ -184,11 +190,10 @@ class Packer:
                 old = emit.inst(f"load i32, ptr {total}, align 4")
                 emit.do(f"store i32 {emit.inst(f'add i32 {old}, {more}')}, ptr {total}, align 4")
 
-    def _group(self, source: str, by_k: Index, depth: Index, count: Index, lanes: int) -> str:
-        """Words of neighbours of K, which are `by_k` apart, and of `lanes` neighbours in memory, the
-        first `count` of which exist; zeros where K ends."""
+    def _group(self, source: str, by_k: Index, depth: Index, mask: str, lanes: int) -> str:
+        """Words of neighbours of K, which are `by_k` apart, and of `lanes` neighbours in memory that
+        are in the mask; zeros where K ends."""
         emit = self.emit
-        mask = lane_mask(emit, count, lanes)
         rows = []
         for i in range(self.product.group):
             mine = mask
