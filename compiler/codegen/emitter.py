@@ -103,6 +103,14 @@ class Emitter(Text):
         yield self.entry, self.lines
         self.lines, self.entry, self.current, self._scopes, self._scalar_registers = before
 
+    @contextmanager
+    def counted_anew(self):
+        """Registers are numbered from the start: the text of a function does not tell what is around
+        it."""
+        before, self._count = self._count, 0
+        yield
+        self._count = before
+
     # -- scopes -----------------------------------------------------------------------------------
 
     @contextmanager

@@ -28,6 +28,7 @@ from .matrix import Axes, dims_of, extent_of, is_affine, matrix_axes
 from .outline import outlined
 from .pack import Packer
 from .product import product_of
+from .shared import shared
 from .target import Target
 from .text import Index
 from .tile import LINE, Micro, Tile, best_tile
@@ -310,14 +311,13 @@ class _Gemm:
     def _vectors(self, matrix: Line, vector: Line, out: Line, part: str, vectors: Index, count: Index
                  ) -> None:
         lines = matrix, vector, out, Line(part, 1, out.dtype, self._part_line)
-        with outlined(self.emit, [line.pointer or "null" for line in lines], (
-                *(n for line in lines for n in (line.stride, line.step)), vectors, count, self.count_k)
-                ) as (pointers, numbers):
+        with shared(self.emit, False, [line.pointer for line in lines], (
+                *(n for line in lines for n in (line.stride, line.step)), self.step, vectors, count,
+                self.count_k)) as (pointers, numbers):
             matrix, vector, out, apart = (
                 Line(p, numbers[2 * i], line.dtype, numbers[2 * i + 1])
                 for i, (p, line) in enumerate(zip(pointers, lines, strict=True)))
-            MatrixVector(self.emit, self.product, matrix, vector, out, apart, self.step,
-                         *numbers[8:]).run()
+            MatrixVector(self.emit, self.product, matrix, vector, out, apart, *numbers[8:]).run()
 
     @property
     def _part_line(self) -> int:

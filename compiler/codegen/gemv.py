@@ -57,7 +57,7 @@ class MatrixVector:
     vector: Line
     out: Line
     part: Line
-    block: int
+    block: Index
     vectors: Index
     count: Index
     depth: Index

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ..ir.dtypes import BF16, MINIFLOATS, DType
 from .emitter import Emitter
 from .product import Product
+from .shared import shared
 from .shuffle import interleave, lane_mask, transpose
 from .text import Index
 from .tile import Tile
@@ -110,6 +111,12 @@ class Packer:
     def _squares(self, source: str, target: str, by_column: Index, depth: Index, left: Index,
                  start: str) -> None:
         """Transposed squares; columns that do not exist repeat the last one."""
+        with shared(self.emit, True, (source, target, start), (by_column, depth, left)) as (
+                pointers, numbers):
+            self._each_square(*pointers, *numbers)
+
+    def _each_square(self, source: str, target: str, start: str, by_column: Index, depth: Index,
+                     left: Index) -> None:
         emit, lanes, width, group = self.emit, self.tile.lanes, self.tile.columns, self.product.group
         last = emit.isub(left, 1)
         with emit.loop(0, depth, lanes * group) as k, emit.scope():

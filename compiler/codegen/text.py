@@ -82,7 +82,7 @@ class Text:
         self.declarations.add(declaration)
 
     @contextmanager
-    def loop(self, low: Index, high: Index, step: int = 1, independent: bool = False
+    def loop(self, low: Index, high: Index, step: Index = 1, independent: bool = False
              ) -> Iterator[str]:
         """`for i in range(low, high, step)`, tested before the first round.
 

@@ -16,6 +16,7 @@ from tfn.compiler.codegen.target import Target
 from tfn.compiler.compile import compile_function
 from tfn.compiler.errors import CompileError
 from tfn.compiler.ir.core import TensorType
+from tfn.compiler.ir.dims import Dim
 from tfn.compiler.ir.dtypes import F32
 from tfn.compiler.runtime import disk, workers
 from tfn.compiler.runtime.cache import KERNELS, KernelCache
@@ -230,6 +231,20 @@ def test_kernels_share_their_micro_kernels(folder):
     assert shared and len([1 for _, micro in texts if micro]) > 1
     assert not any("#1 {" in text and ".tile" in text for text, _ in texts)
     assert {f.stem for f in disk.directory().glob("m*")} == {n for _, micro in texts for n in micro}
+
+
+def test_products_of_all_sizes_share_what_packs_and_what_multiplies_few_rows(folder):
+    def functions(depth, features):
+        rows = Dim.named("n")
+        program, _ = trace(lambda x, w, v: [x @ tnp.transpose(w), x @ v], [
+            TensorType((rows, depth), F32), TensorType((features, depth), F32),
+            TensorType((depth, features), F32)])
+        texts = [apart(k.text, Target.host())[1] for k in compile_function(program).plan.kernels()]
+        return {name for micro in texts for name, text in micro.items() if "ptr %pointer0" in text}
+
+    first, second = functions(300, 192), functions(700, 1984)
+    # Squares that are transposed, and few rows times either order of a matrix.
+    assert first == second and len(first) == 3
 
 
 def test_a_kernel_whose_micro_kernel_is_gone_is_compiled_again(folder):
