@@ -14,6 +14,8 @@ _BATCHED_ROWS = 512
 _PANELS = 4
 _TASKS = 16
 """Tasks of a product large enough to share, so that they end together."""
+_FEWEST_ROWS = 32
+"""Of a task: each reads all of b's columns, which takes longer than fewer rows are worth."""
 
 
 def ceil_div(count: int, size: int) -> int:
@@ -39,7 +41,7 @@ def block_of(tile: Tile, rows: int | None, columns: int | None, batched: bool,
     while ceil_div(rows, block) * ceil_div(width, panels) < _TASKS:
         if panels * tile.columns >= block and panels > 1:
             panels //= 2
-        elif block > 2 * tile.rows:
+        elif block > max(2 * tile.rows, _FEWEST_ROWS):
             block = _even_rows(tile, rows, block // 2)
         else:
             break

@@ -401,7 +401,9 @@ class _Gemm:
             elif self.packs == "task":
                 self.pack_b.panel(source, packed_b, self.rk, self.rn, depth, left)
                 source = packed_b
-            coming = self._coming(memory, term, k, first_panel, panel, panels) if micro.coming else ""
+            coming = ""
+            if micro.coming:
+                coming = self._coming(b, memory, term, k, first_panel, panel, panels)
             if few is not None:
                 # What is not packed would be fetched for nothing.
                 coming = emit.inst(f"select i1 {few}, ptr {a}, ptr {coming}")
@@ -409,18 +411,26 @@ class _Gemm:
                        left, coming)
 
     @property
+    def _is_panel(self) -> bool:
+        """Is b a single panel as it is in memory, of several blocks?"""
+        return (self.packs == "none" and self.fixed_n == self.nr and not self.axes.sums
+                and self._one_depth() is None)
+
+    @property
     def _lines(self) -> int:
         """Cache lines of the next panel that `unroll` steps fetch, so that the tiles of a block fetch
         them all: up to a fifth of a product whose b is in the third-level cache."""
-        if self.packs != "phase":
+        if self.packs != "phase" and not self._is_panel:
             return 0
         return ceil_div(Micro.unroll * self.nr * self.product.word_bytes,
                         LINE * (self.rows // self.tile.rows))
 
-    def _coming(self, memory: str, term: Index, k: Index, first: Index, panel: Index, panels: Index
-                ) -> str:
-        """The packed words after those of a panel: of the next, or of the first in the next block."""
+    def _coming(self, b: str, memory: str, term: Index, k: Index, first: Index, panel: Index,
+                panels: Index) -> str:
+        """The words after those of a panel: of the next, or of the first in the next block."""
         emit = self.emit
+        if self._is_panel:
+            return self.pack_b.at(b, emit.imul(emit.iadd(k, self.step), self.rk))
         following = emit.iadd(panel, 1)
         last = emit.icompare("eq", following, panels)
         places = [self._block_of(self._panel(memory, emit.iadd(first, p), term), at)
