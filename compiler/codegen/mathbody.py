@@ -6,11 +6,23 @@ Everything is selects instead of branches, so that a loop over the function vect
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 MAGIC = 1.5 * 2.0**23
 """Added to an f32 it leaves the nearest integer in the low bits; multiples of it vanish from a word
 that is shifted to the exponent."""
+
+
+CALLED = "noinline nounwind willreturn memory(none)"
+"""Attributes of functions that are called, not inlined."""
+
+
+def variants_of(name: str, variants: Mapping[int, str] | None) -> str:
+    """The attribute that tells LLVM which functions do the same on vectors, by their lanes."""
+    if not variants:
+        return ""
+    mapped = ",".join(f"_ZGV_LLVM_N{n}v_{name}({v})" for n, v in variants.items())
+    return f' "vector-function-abi-variant"="{mapped}"'
 
 
 def hexadecimal(x: float) -> str:
@@ -129,6 +141,12 @@ class Body:
 
     def finish(self, result: str) -> str:
         return "\n".join([f"{self.head} alwaysinline nounwind willreturn memory(none) {{",
+                          *self.lines, f"  ret {self.kind} {result}", "}"])
+
+    def finish_called(self, result: str, variants: Mapping[int, str] | None = None) -> str:
+        """Finish a function that stays one until loops are vectorised; `variants`: the symbols of the
+        same function of vectors, by their lanes."""
+        return "\n".join([f"{self.head} {CALLED}{variants_of(self.name, variants)} {{",
                           *self.lines, f"  ret {self.kind} {result}", "}"])
 
     def finish_narrow(self, result: str) -> str:

@@ -15,6 +15,7 @@ from .mathlib_circle import circular, circular_far
 from .mathlib_double import DOUBLE
 from .mathlib_gelu import GELU, GELU_BY_WIDTH
 from .mathlib_single import SINGLE, SINGLE_BY_WIDTH
+from .mathlib_table import tanh
 from .minifloat import MINI
 
 _SOURCES: dict[str, Callable[[], str]] = {**SINGLE, **GELU, **DOUBLE, **MINI}
@@ -22,6 +23,8 @@ _BY_WIDTH: dict[str, Callable[[int], str]] = {**SINGLE_BY_WIDTH, **GELU_BY_WIDTH
 _BRANCHING: dict[str, Callable[[int, Mapping[int, str] | None], str]] = {
     f"tfn.{name}": functools.partial(circular, name) for name in ("sin", "cos", "tan")}
 """Functions of f32 that branch, and so are functions of vectors, too."""
+_TABLES: dict[str, Callable[[int, Mapping[int, str] | None], str]] = {"tfn.tanh": tanh}
+"""Functions of f32 that are functions of vectors where those have 512 bits."""
 _LOOPS: dict[str, Callable[[int], str]] = {
     f"tfn.{name}.far": functools.partial(circular_far, name) for name in ("sin", "cos", "tan")}
 """What functions of vectors call."""
@@ -63,18 +66,23 @@ def _until_vectorized(kept: set[str]) -> list[str]:
             ' section "llvm.metadata"']
 
 
+def _vectors(bits: int) -> dict[str, Callable[[int, Mapping[int, str] | None], str]]:
+    return _BRANCHING | _TABLES if bits == 512 else _BRANCHING
+
+
 def _variants(name: str, bits: int) -> dict[int, str]:
     """The vector functions for an f32 function, by their lanes: as many as fit a vector, or as numbers
     of 64 bits in the same loop allow."""
     base, _, kind = name.rpartition(".")
-    if base not in _BRANCHING or kind != "f32":
+    if base not in _vectors(bits) or kind != "f32":
         return {}
     return {n: f"{base}.v{n}f32" for n in (bits // 32, bits // 64)}
 
 
 def _is_symbol(name: str) -> bool:
     """Is it a function by itself, not LLVM's nor a part of another?"""
-    return name in _SOURCES or name in _BY_WIDTH or name.rpartition(".")[0] in {*_BRANCHING, *_LOOPS}
+    return name in _SOURCES or name in _BY_WIDTH or name.rpartition(".")[0] in {
+        *_BRANCHING, *_TABLES, *_LOOPS}
 
 
 @functools.cache
@@ -83,8 +91,8 @@ def _source(name: str, bits: int) -> str:
     vector = _VECTOR.fullmatch(kind)
     if base in _LOOPS and vector:
         return _LOOPS[base](int(vector[1]))
-    if base in _BRANCHING and kind != "f64":
-        return _BRANCHING[base](int(vector[1]) if vector else 1, _variants(name, bits))
+    if base in _vectors(bits) and kind != "f64":
+        return _vectors(bits)[base](int(vector[1]) if vector else 1, _variants(name, bits))
     return _BY_WIDTH[name](bits) if name in _BY_WIDTH else _SOURCES[name]()
 
 
@@ -101,6 +109,8 @@ _ARGUMENTS = {"fma": 3, "copysign": 2}
 def _declaration(intrinsic: str) -> str:
     if ".ldexp." in intrinsic:
         return f"declare float @{intrinsic}(float, i32)"
+    if ".permvar." in intrinsic:
+        return f"declare <16 x float> @{intrinsic}(<16 x float>, <16 x i32>)"
     _, *short, width = intrinsic.split(".")
     lanes, _, element = width.removeprefix("v").rpartition("f" if "f" in width else "i")
     kind = {"64": "double", "32": "float", "1": "i1"}[element]

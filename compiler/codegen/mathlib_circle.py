@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 
-from .mathbody import Body
+from .mathbody import CALLED, Body, variants_of
 
 _NEAR = 2.0**30
 """Below, in f64, an f32 less a multiple of pi in two parts is what it is exactly but for 2**-50."""
@@ -19,7 +19,6 @@ _PI_LOW = 1.2246467991473532e-16
 _SINE = (-7.373287835653201e-13, 1.604809083327182e-10, -2.5051880130156363e-08,
          2.7557316598337323e-06, -0.00019841269825039042, 0.008333333333285481, -0.16666666666666186,
          1.0)
-_CALLED = "noinline nounwind willreturn memory(none)"
 _PI_2_HIGH = math.pi / 2
 _PI_2_LOW = 6.123233995736766e-17
 
@@ -149,10 +148,6 @@ def circular(name: str, lanes: int, variants: Mapping[int, str] | None = None) -
     They are called, not inlined, until loops are vectorised; a branch inside of a loop prevents that.
     """
     b = Body(name, 32, lanes=lanes)
-    attributes = _CALLED
-    if variants:
-        mapped = ",".join(f"_ZGV_LLVM_N{n}v_{b.name}({v})" for n, v in variants.items())
-        attributes += f' "vector-function-abi-variant"="{mapped}"'
     wide = Body(name, 64, lanes=lanes)
     wide.lines = b.lines
     x = b.do(f"fpext {b.kind} %x to {wide.kind}")
@@ -164,7 +159,7 @@ def circular(name: str, lanes: int, variants: Mapping[int, str] | None = None) -
         f"call i1 @llvm.vector.reduce.or.v{lanes}i1({b.wide('i1')} {far})")
     reduce_far = f"tfn.{name}.{'circle' if lanes == 1 else 'far'}.{b.suffix}"
     return f"""\
-{b.head} {attributes} {{
+{b.head} {CALLED}{variants_of(b.name, variants)} {{
 near:
 {chr(10).join(b.lines)}
   br i1 {some}, label %far, label %done
@@ -204,7 +199,7 @@ def circular_far(name: str, lanes: int) -> str:
     """`sin`, `cos` or `tan` of a vector of any f32: a loop for LLVM to vectorise."""
     b = Body(f"{name}.far", 32, lanes=lanes)
     return f"""\
-{b.head} {_CALLED} {{
+{b.head} {CALLED} {{
 entry:
   %elements = alloca {b.kind}, align 64
   store {b.kind} %x, ptr %elements, align 64
