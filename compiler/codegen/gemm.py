@@ -36,9 +36,10 @@ from .work import Work
 
 _SMALL_BYTES = 1 << 20
 """A b of this size stays in the second-level cache as it is."""
-_UNPACKED = ((32 << 10, None), (_SMALL_BYTES, 1024), (None, 64))
-"""Bytes of b, and up to how many rows use a b of no more than that where it is (None: any). Packing
-takes a fifth of the time of 64 rows; thousands are faster by 4 to 11 % for it."""
+_TINY_BYTES, _MANY_ROWS, _FEW_ROWS = 32 << 10, 1024, 64
+"""Up to how many rows use a b that is not tiny where it is: one whose rows are read as fast apart as
+together (`Target.bytes_apart`), and a larger one. Packing takes a fifth of the time of 64 rows;
+thousands are faster by 4 to 11 % for it."""
 _CLOSE_BYTES = 1024
 _STRIP = 2048
 """Columns of a task when one row is multiplied by a matrix."""
@@ -208,12 +209,13 @@ class _Gemm:
         """Up to how many rows use a contiguous b as it is; None: any number."""
         size = self.loops.fixed((*self.axes.sums, *self.axes.k, *self.axes.n))
         if size is None:
-            return _UNPACKED[-1][1]
+            return _FEW_ROWS
         nbytes = size * self.rhs.dtype.itemsize
         # A single panel is packed as it is; where there is a batch, every task would pack for itself.
-        if self.fixed_n == self.nr or (self.axes.batch and nbytes <= _SMALL_BYTES):
+        if (self.fixed_n == self.nr or nbytes <= _TINY_BYTES
+                or (self.axes.batch and nbytes <= _SMALL_BYTES)):
             return None
-        return next(rows for limit, rows in _UNPACKED if limit is None or nbytes <= limit)
+        return _MANY_ROWS if nbytes <= self.target.bytes_apart else _FEW_ROWS
 
     def _unpacked_rows(self) -> str:
         """Are there so few rows that they use b as it is?"""
