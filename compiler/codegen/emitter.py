@@ -22,7 +22,7 @@ from ..ops.reduction import combiner
 from . import mathlib
 from .accumulator import Accumulator
 from .extents import Extents
-from .quotient import has_reciprocal, quotient
+from .quotient import corrected, has_reciprocal, quotient
 from .target import Target
 from .text import Index, Text, literal, register_type, suffix
 from .work import Work
@@ -78,6 +78,8 @@ class Emitter(Text):
         self._scopes: list[dict[Any, Any]] = [{}]
         self._scalar_registers: dict[Any, str] = {}
         self._bound: dict[Value, str] = {}
+        self.reciprocals: dict[Value, str] = {}
+        """Registers of 1 / c for divisors c that quotients may be made with (`quotient.py`)."""
         self.location: Location | None = None
         self.scratch_bytes: Extent = 0
         self.lane_bytes = 0
@@ -190,6 +192,8 @@ class Emitter(Text):
     def _scalar(self, op: Op, operands: Sequence[str]) -> str:
         attributes = {k: op.attributes[k] for k in op.definition.attributes if k in op.attributes}
         source = op.operands[-1].dtype
+        if op.name == "stablehlo.divide" and op.operands[1] in self.reciprocals:
+            return corrected(self, *operands, self.reciprocals[op.operands[1]])
         if self.target.has_fma and has_reciprocal(op):
             return quotient(self, op, operands)
         register = op.definition.rule("scalar")(self, source, *operands, **attributes)

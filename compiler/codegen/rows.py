@@ -12,13 +12,17 @@ from dataclasses import dataclass
 
 from ..ir.core import Block, Op, Value
 from ..ir.dims import Extent
+from ..ir.dtypes import F32
 from .emitter import Emitter
 from .past import LINE
+from .quotient import reciprocal
 from .text import Index, register_type
 from .work import Work, element_cost
 
 _BUFFERS = 256 << 10
 """Bytes of row buffers a kernel may have: half of a small second-level cache."""
+_LONG = 256
+"""Elements of rows whose divisions are worth a reciprocal."""
 _FETCHED = 16 << 10
 """Bytes of the next row that a first-level cache holds beside this one."""
 _REDUCTIONS = 8
@@ -200,6 +204,11 @@ class _Maker:
         self.sample = sample
         """A value with the extents of all elements."""
         self.buffers: dict[Value, str] = {}
+        self.divisors: dict[Value, tuple[str, str]] = {}
+        """Divisors that are one number for a row: 1 / c, and whether it will do (`quotient.py`)."""
+        long = not isinstance(rows.length, int) or rows.length >= _LONG
+        self.divided = {_spread(op.operands[1]) for op in block.ops
+                        if long and emit.target.has_fma and _is_quotient(op, rows)}
         self.last = max(rows.levels[v] for op in block.ops for v in op.results)
 
     def allocate(self) -> None:
@@ -259,7 +268,7 @@ class _Maker:
         for op in self.block.ops:
             for value in op.results:
                 if rows.levels[value] == number and value in rows.single:
-                    known.enter_context(emit.given(value, self.settled(value, index)))
+                    self.know(value, self.settled(value, index), known)
         for value, pointer in self.outputs:
             if rows.levels[value] == number and len(value.shape) == rows.kept:
                 place = self.place(pointer, value, emit.linear(value, index))
@@ -316,10 +325,35 @@ class _Maker:
                            ) as i, emit.scope():
                 nest((*at, i))
 
-        nest(index)
+        divisors = {op.operands[1]: self.divisors[_spread(op.operands[1])] for op in self.block.ops
+                    if number in rows.passes.get(op.results[0], ()) and _is_quotient(op, rows)
+                    and _spread(op.operands[1]) in self.divisors}
+        if divisors:
+            fast, slow, done = (emit.fresh(p) for p in ("multiplied", "divided", "row"))
+            emit.do(f"br i1 {emit.all([fits for _, fits in divisors.values()])},"
+                    f" label %{fast}, label %{slow}")
+            emit.block(fast)
+            emit.reciprocals = {v: r for v, (r, _) in divisors.items()}
+            with emit.scope():
+                nest(index)
+            emit.reciprocals = {}
+            emit.do(f"br label %{done}")
+            emit.block(slow)
+            with emit.scope():
+                nest(index)
+            emit.do(f"br label %{done}")
+            emit.block(done)
+        else:
+            nest(index)
         for op, total in zip(reductions, sums, strict=True):
             for value, register in zip(op.results, total.results(), strict=True):
-                known.enter_context(emit.given(value, register))
+                self.know(value, register, known)
+
+    def know(self, value: Value, register: str, known: ExitStack) -> None:
+        """A value of which there is one per row, in its register from here on."""
+        known.enter_context(self.emit.given(value, register))
+        if value in self.divided:
+            self.divisors[value] = reciprocal(self.emit, register)
 
     def place(self, pointer: str, value: Value, position: Index) -> str:
         return self.emit.inst(
@@ -361,6 +395,20 @@ def collapsed(block: Block, rows: Rows) -> Block:
         values.update(zip(op.results, new.results, strict=True))
     flat.returns = [values[v] for v in block.returns]
     return flat
+
+
+def _is_quotient(op: Op, rows: Rows) -> bool:
+    """A division of the elements of a row by one number."""
+    return (op.name == "stablehlo.divide" and op.result.dtype is F32
+            and tuple(op.result.shape) == rows.shape and (
+                (c := _spread(op.operands[1])) in rows.single
+                or (c is not None and c.op is not None and c.op.name == "stablehlo.reduce")))
+
+
+def _spread(value: Value) -> Value | None:
+    """What is spread along the rows."""
+    op = value.op
+    return op.operands[0] if op is not None and op.name == "stablehlo.broadcast_in_dim" else None
 
 
 def _product(extents) -> Extent:
