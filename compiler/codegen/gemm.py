@@ -313,13 +313,14 @@ class _Gemm:
     def _vectors(self, matrix: Line, vector: Line, out: Line, part: str, vectors: Index, count: Index
                  ) -> None:
         lines = matrix, vector, out, Line(part, 1, out.dtype, self._part_line)
-        with shared(self.emit, False, [line.pointer for line in lines], (
-                *(n for line in lines for n in (line.stride, line.step)), self.step, vectors, count,
-                self.count_k)) as (pointers, numbers):
-            matrix, vector, out, apart = (
-                Line(p, numbers[2 * i], line.dtype, numbers[2 * i + 1])
-                for i, (p, line) in enumerate(zip(pointers, lines, strict=True)))
-            MatrixVector(self.emit, self.product, matrix, vector, out, apart, *numbers[8:]).run()
+        sizes = self.step, vectors, count, self.count_k
+        is_finished = MatrixVector(self.emit, self.product, *lines, *sizes).is_finished
+        strides = [n for line in lines for n in (line.stride, line.step)]
+        with shared(self.emit, is_finished, [line.pointer for line in lines],
+                    [*strides, *sizes]) as (pointers, numbers):
+            inner = [Line(p, numbers[2 * i], line.dtype, numbers[2 * i + 1])
+                     for i, (p, line) in enumerate(zip(pointers, lines, strict=True))]
+            MatrixVector(self.emit, self.product, *inner, *numbers[8:]).run()
 
     @property
     def _part_line(self) -> int:

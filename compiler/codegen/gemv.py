@@ -14,6 +14,7 @@ from ..ir.dtypes import DType
 from .emitter import Emitter
 from .lanes import Lanes
 from .product import Product
+from .shuffle import lane_mask
 from .text import Index, literal
 
 FEW = 6
@@ -64,33 +65,59 @@ class MatrixVector:
 
     def run(self) -> None:
         """Emit it."""
-        if self.matrix.stride == 1 and self.out.stride == 1:
+        if self._streams:
             self._stream()
-        elif self.product.sums.is_float and self.matrix.step == 1 and self.vector.stride == 1 and all(
-                Lanes.fit(line.dtype) for line in (self.matrix, self.vector)):
+        elif self._sums_rows:
             self._rows()
         else:
             self._dots()
 
+    @property
+    def is_finished(self) -> bool:
+        """Is it written in vectors, and without functions that convert numbers?"""
+        return Lanes.fit(self.vector.dtype) and Lanes.fit(self.matrix.dtype) and (
+            self._streams or self._sums_rows)
+
+    @property
+    def _streams(self) -> bool:
+        return self.matrix.stride == 1 and self.out.stride == 1
+
+    @property
+    def _sums_rows(self) -> bool:
+        return self.product.sums.is_float and self.matrix.step == 1 and self.vector.stride == 1 and all(
+            Lanes.fit(line.dtype) for line in (self.matrix, self.vector))
+
     def _stream(self) -> None:
         """Lines of the matrix, times a number each, added to the outputs."""
-        emit, sums, out, part = self.emit, self.product.sums, self.out, self.part
-        self._add_block(out, 0, emit.imin(self.depth, self.block))
-        with emit.loop(self.block, self.depth, self.block) as k, emit.scope():
-            self._add_block(part, k, emit.imin(emit.iadd(k, self.block), self.depth))
-            with emit.loop(0, self.vectors) as v, emit.scope():
-                starts = [Line(line.place(emit, 0, v), 1, sums) for line in (out, part)]
-                with emit.loop(0, self.count, independent=True) as j:
-                    place = starts[0].place(emit, j)
-                    total = emit.binary("fadd" if sums.is_float else "add", sums,
-                                        emit.load_from(place, sums), starts[1].load(emit, j, sums))
-                    emit.store_to(place, sums, total)
+        emit, sums, out, part, lanes = self.emit, self.product.sums, self.out, self.part, self._lanes
+
+        def either(kind: str, then: Index, otherwise: Index) -> str:
+            return emit.inst(f"select i1 {is_first}, {kind} {then}, {kind} {otherwise}")
+
+        # Once even if K is 0: the result is zeros then.
+        with emit.loop(0, emit.imax(self.depth, 1), self.block) as k, emit.scope():
+            is_first = emit.icompare("eq", k, 0)
+            self._add_block(Line(either("ptr", out.pointer, part.pointer), 1, sums,
+                                 either("i64", out.step, part.step)),
+                            k, emit.imin(emit.iadd(k, self.block), self.depth))
+            with emit.loop(0, either("i64", 0, self.vectors)) as v, emit.scope():
+                target, more = (line.place(emit, 0, v) for line in (out, part))
+
+                def add(j: Index, mask: str | None, target=target, more=more) -> None:
+                    place = lanes.place(target, j)
+                    x, y = lanes.load(place, mask), lanes.load(lanes.place(more, j), mask)
+                    kind = "fadd" if sums.is_float else "add"
+                    lanes.store(place, emit.inst(f"{kind} {lanes.kind} {x}, {y}"), mask)
+
+                lanes.run(0, self.count, add)
 
     def _add_block(self, out: Line, low: Index, high: Index) -> None:
         """The sums over K from `low` to before `high`."""
-        emit, sums = self.emit, self.product.sums
-        with emit.loop(0, self.vectors) as v, emit.scope(), emit.loop(0, self.count) as j:
-            emit.store_to(out.place(emit, j, v), sums, literal(0, sums))
+        emit, lanes = self.emit, self._lanes
+        with emit.loop(0, self.vectors) as v, emit.scope():
+            target = out.place(emit, 0, v)
+            lanes.run(0, self.count, lambda j, mask: lanes.store(
+                lanes.place(target, j), "zeroinitializer", mask))
         size = emit.isub(high, low)
         whole = emit.iadd(low, emit.imul(emit.idiv(size, _STREAMED), _STREAMED))
         for first, last, step in ((low, whole, _STREAMED), (whole, high, 1)):
@@ -99,21 +126,40 @@ class MatrixVector:
                 self._add_lines(out.place(emit, 0, v), [emit.iadd(k, i) for i in range(step)], v)
 
     def _add_lines(self, target: str, lines: list[Index], v: Index) -> None:
-        emit, sums, matrix = self.emit, self.product.sums, self.matrix
-        factors = [self.vector.load(emit, i, sums, v) for i in lines]
+        emit, sums, matrix, lanes = self.emit, self.product.sums, self.matrix, self._lanes
+        numbers, product = Lanes(emit, matrix.dtype, lanes.count), Product(sums, sums)
+        factors = [lanes.splat(self.vector.load(emit, i, sums, v)) for i in lines]
         starts = [matrix.place(emit, 0, i) for i in lines]
         # Whole lines of the matrix, of which more is read than of the outputs.
         begin = emit.inst(f"ptrtoint ptr {starts[0]} to i64")
         rest = emit.inst(f"and i64 {emit.isub(0, begin)}, {_LINE - 1}")
         first = emit.imin(emit.idiv(rest, matrix.dtype.itemsize), self.count)
-        for low, high in ((0, first), (first, self.count)):
-            with emit.loop(low, high, independent=True) as j:
-                place = Line(target, 1, sums).place(emit, j)
-                total = emit.load_from(place, sums)
-                for factor, start in zip(factors, starts, strict=True):
-                    element = Line(start, 1, matrix.dtype).load(emit, j, sums)
-                    total = self.product.add_scalar(emit, total, factor, element)
-                emit.store_to(place, sums, total)
+
+        def element(start: str, j: Index, mask: str | None) -> str:
+            if not Lanes.fit(matrix.dtype):
+                return lanes.splat(Line(start, 1, matrix.dtype).load(emit, j, sums))
+            x = numbers.load(numbers.place(start, j), mask)
+            if numbers.kind == lanes.kind:
+                return x
+            wider = "fpext" if sums.is_float else "sext" if matrix.dtype.kind == "int" else "zext"
+            return emit.inst(f"{wider} {numbers.kind} {x} to {lanes.kind}")
+
+        def add(j: Index, mask: str | None) -> None:
+            place = lanes.place(target, j)
+            total = lanes.load(place, mask)
+            for factor, start in zip(factors, starts, strict=True):
+                total = product.add(emit, total, factor, element(start, j, mask), lanes.count)
+            lanes.store(place, total, mask)
+
+        with emit.loop(0, first, lanes.count) as j, emit.scope():
+            add(j, lane_mask(emit, emit.isub(first, j), lanes.count))
+        lanes.run(first, self.count, add)
+
+    @property
+    def _lanes(self) -> Lanes:
+        """Vectors of sums; of one where those of the matrix cannot be loaded."""
+        width = self.emit.target.tile.bits // self.product.sums.bits
+        return Lanes(self.emit, self.product.sums, width if Lanes.fit(self.matrix.dtype) else 1)
 
     def _rows(self) -> None:
         """Vectors of products along K, for some lines of the matrix at a time."""

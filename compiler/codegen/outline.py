@@ -21,10 +21,14 @@ def outlined(emit: Emitter, pointers: Sequence[str], numbers: Sequence[Index]
     inner = [f"%pointer{i}" for i in range(len(pointers))]
     counted = [n if isinstance(n, int) else f"%number{i}" for i, n in enumerate(numbers)]
     varying = [(n, c) for n, c in zip(numbers, counted, strict=True) if not isinstance(n, int)]
-    name = f"kernel.outline{len(emit.outlines)}"
+    parameters = tuple([f"ptr {p}" for p in inner] + [f"i64 {c}" for _, c in varying])
+    with emit.elsewhere() as (entry, lines), emit.counted_anew():
+        yield inner, counted
+    # The parts of a strided convolution's derivative, say, are followed by the same.
+    code = parameters, entry, lines
+    name = next((o.name for o in emit.outlines if (o.parameters, o.entry, o.lines) == code), "")
+    if not name:
+        name = f"kernel.outline{len(emit.outlines)}"
+        emit.outlines.append(Outline(name, *code))
     given = [f"ptr {p}" for p in pointers] + [f"i64 {n}" for n, _ in varying]
     emit.do(f"call void @{name}({', '.join([*given, '%arguments'])})")
-    with emit.elsewhere() as (entry, lines):
-        yield inner, counted
-    emit.outlines.append(Outline(
-        name, tuple([f"ptr {p}" for p in inner] + [f"i64 {c}" for _, c in varying]), entry, lines))
