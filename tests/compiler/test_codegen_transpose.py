@@ -37,6 +37,18 @@ def test_transposes(dtype):
         assert found.tobytes() == np.ascontiguousarray(x.transpose(permutation)).tobytes(), shape
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape, permutation", [
+    ((2056, 1400), (1, 0)), ((3, 1000, 1024), (0, 2, 1)), ((5, 32, 128, 130), (0, 2, 3, 1))], ids=str)
+def test_results_too_large_for_a_cache(dtype, shape, permutation):
+    """They are stored past it, in lines; where rows are no multiples of lines, squares overlap."""
+    x = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
+    function, _ = trace(transposed(permutation), [TensorType(shape, as_dtype(x.dtype))])
+    (found,) = compile_function(function)(x)
+    assert found.nbytes >= 8 << 20
+    np.testing.assert_array_equal(found, x.transpose(permutation))
+
+
 def test_a_batch_of_any_size():
     program, _ = trace(transposed((0, 2, 1)), [TensorType((Dim.named("n"), 20, 40), F32)])
     run = compile_function(program)
