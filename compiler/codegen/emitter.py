@@ -20,7 +20,7 @@ from ..ir.dims import Extent
 from ..ir.dtypes import F16, F32, MINIFLOATS, DType
 from ..ops.reduction import combiner
 from . import mathlib
-from .accumulator import Accumulator
+from .accumulator import Accumulator, accumulator
 from .extents import Extents
 from .quotient import corrected, has_reciprocal, quotient
 from .target import Target
@@ -631,7 +631,7 @@ class Emitter(Text):
 
     def accumulator(self, body: Block, initial: Sequence[str]) -> Accumulator:
         """The state of a reduction by the region `body`, from the registers `initial`."""
-        return Accumulator(self, body, initial)
+        return accumulator(self, body, initial)
 
     def combine(self, body: Block, state: Sequence[str], fresh: Sequence[str]) -> list[str]:
         """One step of a reduction. Sums of narrow floats stay f32 registers, to be `rounded` once, at
