@@ -1,5 +1,5 @@
-"""Results too large for any cache go around it: blocks of them are made in a buffer, which is stored by
-whole lines that need not be read before.
+"""Results too large for the cache (`Target.bytes_uncached`) go around it: blocks of them are made in a
+buffer, which is stored by whole lines that need not be read before.
 
 x + y of 64 MB each takes three quarters of the time. Only for loops that memory limits, and not where a
 result is written over an operand, whose lines are in the cache already (decided when the code runs).
@@ -14,8 +14,6 @@ from .emitter import Emitter
 from .text import Index
 from .work import DEAR
 
-_LEAST = 64 << 20
-"""Bytes of a result that no last-level cache holds together with what it is made of."""
 _BLOCK = 256
 """Elements: few enough that a processor reads on while it stores the last ones. With 4096 it does not,
 and nothing is gained."""
@@ -33,7 +31,7 @@ def is_streamed(emit: Emitter, outputs: Sequence[tuple[Value, str]], ops: Sequen
         return False
     shape = outputs[0][0].shape
     rows = len(shape) == 1 or (len(shape) > 1 and isinstance(shape[-1], int) and shape[-1] >= _BLOCK)
-    return rows and all(isinstance(v.type.nbytes, int) and v.type.nbytes >= _LEAST
+    return rows and all(isinstance(v.type.nbytes, int) and v.type.nbytes >= emit.target.bytes_uncached
                         and v.dtype.llvm in ("float", "i32") for v, _ in outputs)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tfn.compiler.numpy as tnp
-from tfn.compiler.codegen import stream
+from tfn.compiler.codegen import target
 from tfn.compiler.codegen.target import Target
 from tfn.compiler.compile import compile_function
 from tfn.compiler.ir.core import TensorType
@@ -230,7 +230,7 @@ STREAMS = {
 @pytest.mark.parametrize("program", STREAMS.values(), ids=STREAMS)
 def test_results_that_go_around_the_cache(program, shape, monkeypatch):
     """As large ones do; here all."""
-    monkeypatch.setattr(stream, "_LEAST", 0)
+    monkeypatch.setattr(target, "BYTES_UNCACHED", (("", 0),))
     x, y = values(F32, shape), values(F32, shape)[::-1].copy()
     function, _ = trace(program, [TensorType(shape, F32)] * 2)
     executable = compile_function(function)
@@ -244,7 +244,7 @@ def test_results_that_go_around_the_cache(program, shape, monkeypatch):
 
 
 def test_a_large_result_over_its_operand(monkeypatch):
-    monkeypatch.setattr(stream, "_LEAST", 0)
+    monkeypatch.setattr(target, "BYTES_UNCACHED", (("", 0),))
     step = jit(lambda x: x * 2 + 1, donate_argnums=0)
     expected = RNG.normal(size=3000).astype(np.float32)
     x = jit(lambda x: x + 0)(tnp.asarray(expected))
