@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from .mathbody import Body
+from .mathbody import MAGIC, Body
 from .mathlib_single import exponential
 
 # u = x (_LINE + _CUBE x**2) of the form with tanh
@@ -31,10 +31,11 @@ _EXP2 = (0.00015594562644261016, 0.001340664252779837, 0.009617693364230032, 0.0
 
 def _power(b: Body, exponent: str, scale: float) -> str:
     """`scale` 2**exponent, where that is a normal number."""
-    n, word = b.whole(exponent)
+    shifted = b.op("fadd", exponent, b.number(MAGIC))
+    n = b.op("fsub", shifted, b.number(MAGIC))
     r = b.op("fsub", exponent, n)
     p = b.polynomial(r, [scale * c for c in (*_EXP2, 1.0)])
-    return b.from_bits(b.integer("add", b.bits_of(p), b.integer("shl", word, 23)))
+    return b.from_bits(b.integer("add", b.bits_of(p), b.integer("shl", b.bits_of(shifted), 23)))
 
 
 def _tail(b: Body, a: str) -> str:
