@@ -137,6 +137,8 @@ def _within(budget: int, fused: Function, plan: Plan, target: Target) -> tuple[F
         plan = make_plan(found, target)
         least = min(least, plan.arena_bytes)  # type: ignore[type-var]
         limit -= max(plan.arena_bytes - budget, 0)  # type: ignore[operator]
+    if plan.arena_bytes <= budget:  # type: ignore[operator]
+        return found, plan
     raise CompileError(f"{fused.name} needs {least:,} bytes of memory beside its arguments and results,"
                        f" its budget is {budget:,}: raise memory_budget, take a smaller batch, or let"
                        " parts be computed again (tfn.checkpoint)", user_location())
