@@ -5,24 +5,43 @@ Only shapes decide, never the number of threads, so that the order of every sum 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from .product import Product
 from .tile import Tile
 
-_DEPTH = 448
-"""K is cut into blocks of about so many words."""
-_ROWS = 192
-_BATCHED_ROWS = 512
-_PANELS = 4
-_TASKS = 16
-"""Tasks of a product large enough to share, so that they end together."""
+
+@dataclass(frozen=True)
+class Blocking:
+    """What fits which cache, for a way to multiply."""
+
+    depth: int
+    """K is cut into blocks of about so many words: a panel of b stays in the first-level cache."""
+    rows: int
+    batched_rows: int
+    panels: int
+    tasks: int
+    """Tasks of a product large enough to share, so that they end together."""
+
+
+_VECTORS = Blocking(depth=448, rows=192, batched_rows=512, panels=4, tasks=16)
+_TILES = Blocking(depth=256, rows=256, batched_rows=512, panels=16, tasks=4)
+"""Tile registers multiply as fast as vectors are packed: what is packed is used more often."""
+
+
 _FEWEST_ROWS = 32
 """Of a task: each reads all of b's columns, which takes longer than fewer rows are worth."""
+
+
+def blocking_of(product: Product) -> Blocking:
+    return _TILES if product.tiles else _VECTORS
 
 
 def ceil_div(count: int, size: int) -> int:
     return -(-count // size)
 
 
-def block_of(tile: Tile, rows: int | None, columns: int | None, batched: bool,
+def block_of(how: Blocking, tile: Tile, rows: int | None, columns: int | None, batched: bool,
              copied: bool = False) -> tuple[int, int]:
     """Rows and panels of a task for a product of so many rows and columns (None: known at run time):
     whole tiles, even blocks where the rows are known. Where rows are copied, each task copies its own:
@@ -30,15 +49,15 @@ def block_of(tile: Tile, rows: int | None, columns: int | None, batched: bool,
     if not rows:
         # Wide blocks: a batch of one streams through them.
         wide = (columns or 0) // (8 * tile.columns)
-        return tile.rows * max(1, _ROWS // 2 // tile.rows), min(max(_PANELS, wide), 16)
+        return tile.rows * max(1, how.rows // 2 // tile.rows), min(max(how.panels, wide), 16)
     if batched:
-        return _even_rows(tile, rows, _BATCHED_ROWS), _PANELS
-    block, panels = (_even_rows(tile, rows, _ROWS // 2), 2 * _PANELS) if copied else (
-        _even_rows(tile, rows, _ROWS), _PANELS)
+        return _even_rows(tile, rows, how.batched_rows), how.panels
+    block, panels = (_even_rows(tile, rows, how.rows // 2), 2 * how.panels) if copied else (
+        _even_rows(tile, rows, how.rows), how.panels)
     if columns is None:
         return block, panels
     width = ceil_div(columns, tile.columns)
-    while ceil_div(rows, block) * ceil_div(width, panels) < _TASKS:
+    while ceil_div(rows, block) * ceil_div(width, panels) < how.tasks:
         if panels * tile.columns >= block and panels > 1:
             panels //= 2
         elif block > max(2 * tile.rows, _FEWEST_ROWS):
@@ -53,9 +72,9 @@ def _even_rows(tile: Tile, rows: int, most: int) -> int:
     return ceil_div(even, tile.rows) * tile.rows
 
 
-def depth_of(words: int | None) -> int:
+def depth_of(how: Blocking, words: int | None) -> int:
     """Words along K of a block: even blocks where K is known, whole vectors."""
     if words is None:
-        return _DEPTH
-    blocks = max(1, round(words / _DEPTH))
+        return how.depth
+    blocks = max(1, round(words / how.depth))
     return max(ceil_div(ceil_div(words, blocks), 16), 1) * 16

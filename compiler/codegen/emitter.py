@@ -80,6 +80,7 @@ class Emitter(Text):
         self._bound: dict[Value, str] = {}
         self.reciprocals: dict[Value, str] = {}
         """Registers of 1 / c for divisors c that quotients may be made with (`quotient.py`)."""
+        self._widened: dict[tuple[str, DType], str] = {}
         self.location: Location | None = None
         self.scratch_bytes: Extent = 0
         self.lane_bytes = 0
@@ -109,9 +110,10 @@ class Emitter(Text):
     def counted_anew(self):
         """Registers are numbered from the start: the text of a function does not tell what is around
         it."""
-        before, self._count = self._count, 0
+        before = self._count, self._widened
+        self._count, self._widened = 0, {}
         yield
-        self._count = before
+        self._count, self._widened = before
 
     # -- scopes -----------------------------------------------------------------------------------
 
@@ -207,6 +209,8 @@ class Emitter(Text):
 
     def narrowed(self, register: str, dtype: DType) -> str:
         """The f32 `register` rounded to the narrow float type `dtype`."""
+        if (register, dtype) in self._widened:
+            return self._widened[register, dtype]
         if dtype in MINIFLOATS:
             return self._minifloat("narrow", dtype, f"float {register}", "i8")
         if dtype.llvm != "bfloat":
@@ -225,12 +229,16 @@ class Emitter(Text):
     def widened(self, register: str, dtype: DType) -> str:
         """A narrow float as an f32."""
         if dtype in MINIFLOATS:
-            return self._minifloat("widen", dtype, f"i8 {register}", "float")
-        if dtype.llvm == "bfloat":
+            wide = self._minifloat("widen", dtype, f"i8 {register}", "float")
+        elif dtype.llvm == "bfloat":
             # On bits, too: LLVM narrows what follows an `fpext`, and AVX512-BF16 loses subnormals.
             bits = self.inst(f"zext i16 {self.inst(f'bitcast bfloat {register} to i16')} to i32")
-            return self.inst(f"bitcast i32 {self.inst(f'shl i32 {bits}, 16')} to float")
-        return self.inst(f"fpext {dtype.llvm} {register} to float")
+            wide = self.inst(f"bitcast i32 {self.inst(f'shl i32 {bits}, 16')} to float")
+        else:
+            wide = self.inst(f"fpext {dtype.llvm} {register} to float")
+        # What is widened only to be stored again, a rounded result most often, is not rounded twice.
+        self._widened[wide, dtype] = register
+        return wide
 
     def _minifloat(self, what: str, dtype: DType, operand: str, kind: str) -> str:
         symbol = f"tfn.{what}.{dtype.name}"

@@ -14,13 +14,14 @@ only when its columns are contiguous. The order of every sum follows from K alon
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from ..ir.core import Op, Value
 from ..ir.dims import Extent
 from ..ops.contraction import Contraction
-from .blocking import block_of, ceil_div, depth_of
+from . import amx
+from .blocking import block_of, blocking_of, ceil_div, depth_of
 from .emitter import Emitter
 from .gemv import FEW, Line, MatrixVector
 from .loops import Loops, innermost
@@ -31,7 +32,7 @@ from .product import product_of
 from .shared import shared
 from .target import Target
 from .text import Index
-from .tile import LINE, Micro, Tile, best_tile
+from .tile import AMX_TILE, LINE, Micro, Tile, best_tile
 from .work import Work
 
 _SMALL_BYTES = 1 << 20
@@ -41,6 +42,8 @@ _TINY_BYTES, _MANY_ROWS, _FEW_ROWS = 32 << 10, 1024, 64
 together (`Target.bytes_apart`), and a larger one. Packing takes a fifth of the time of 64 rows;
 thousands are faster by 4 to 11 % for it."""
 _CLOSE_BYTES = 1024
+_PACKED_ROWS = 64
+"""Rows of b that are packed at a time."""
 _STRIP = 2048
 """Columns of a task when one row is multiplied by a matrix."""
 _PICOSECONDS = 10
@@ -78,17 +81,19 @@ class _Gemm:
         self.fixed_m, self.fixed_n, self.fixed_k = (
             self.loops.fixed(g) for g in (self.axes.m, self.axes.n, self.axes.k))
         words = None if self.fixed_k is None else ceil_div(self.fixed_k, self.product.group)
-        self.tile = best_tile(self.target, self.product.sums, self.fixed_m, self.fixed_n, words)
+        self.tile = AMX_TILE if self.product.tiles else best_tile(
+            self.target, self.product.sums, self.fixed_m, self.fixed_n, words)
         self.nr = self.tile.columns
-        self.depth = depth_of(words)
+        how = blocking_of(self.product)
+        self.depth = depth_of(how, words)
         self.direct = innermost(self.spec.rhs, self.axes.n)
         bytes_too = self.product.group > 1 or "+avx512bw" in self.target.features.split(",")
         self.pack_a = Packer(self.emit, lhs.dtype, self.product, self.tile, bytes_too,
                              self.product.flips)
         self.pack_b = Packer(self.emit, rhs.dtype, self.product, self.tile, bytes_too)
         self.copies_a = self._copies_a()
-        self.rows, self.panels = block_of(self.tile, self.fixed_m, self.fixed_n, bool(self.axes.batch),
-                                          self.copies_a == "tiles")
+        self.rows, self.panels = block_of(how, self.tile, self.fixed_m, self.fixed_n,
+                                          bool(self.axes.batch), self.copies_a == "tiles")
         self.few = self._few()
         self.packs = self._packs()
         # The product itself goes to the task's own memory when only what follows it is stored, if only
@@ -112,9 +117,12 @@ class _Gemm:
             # Columns of a that lie close together are read where they are.
             close = self.fixed_m is not None and self.fixed_m * self.lhs.dtype.itemsize <= _CLOSE_BYTES
             return "tiles" if by_row and not close else ""
+        words = self.product.group * self.product.depth
         if same and innermost(self.spec.lhs, self.axes.k) and all(
-                isinstance(s, int) and s % self.product.group == 0 for s in self._a_strides()):
+                isinstance(s, int) and s % words == 0 for s in self._a_strides()):
             return ""
+        if self.product.tiles:
+            return "lines"
         return "tiles" if by_row and self.pack_a.by_vectors else "lines"
 
     def _a_strides(self) -> list[Index]:
@@ -151,7 +159,7 @@ class _Gemm:
                             for g in (self.axes.m, self.axes.k))
         self.rk, self.rn = (loops.stride(self.rhs, self.spec.rhs, g)
                             for g in (self.axes.k, self.axes.n))
-        self.om = self.panels * self.nr if self.follows else loops.stride(
+        self.om = self._sum_line if self.follows else loops.stride(
             self.out, self.spec.out, self.axes.m)
 
     def emit_phases(self) -> None:
@@ -165,9 +173,7 @@ class _Gemm:
                 last = "%last"
                 if self.fixed_m is None and (self._reads_both or not self.axes.sums):
                     last = emit.inst(f"select i1 {self._unpacked_rows()}, i64 0, i64 %last")
-                with emit.loop("%first", last) as panel, emit.scope(), \
-                        self._each_sum() as (term, _, offset):
-                    self._pack_panel(memory, panel, term, offset)
+                self._pack_panels(memory, "%first", last)
         batch = tuple(extent_of(self.spec.extents[i]) for i in self.axes.batch)
         work = Work((*batch, self.m, self.n), (*[1] * len(batch), self.rows, self.panels * self.nr),
                     (_PICOSECONDS, self.rows, self.panels * self.nr,
@@ -190,19 +196,21 @@ class _Gemm:
             return row * (self.nr * (self.n // self.nr + 1))
         return (self.n + self.nr) * row
 
-    def _pack_panel(self, memory: str, panel: Index, term: Index, offset: Index) -> None:
+    def _pack_panels(self, memory: str, first: Index, last: Index) -> None:
         emit = self.emit
-        column = emit.imul(panel, self.nr)
-        source = self.pack_b.at(emit.pointers[self.rhs], emit.iadd(offset, emit.imul(column, self.rn)))
-        left = emit.isub(self.count_n, column)
-        target = self._panel(memory, panel, term)
-        if not self.product.flips:
-            self.pack_b.panel(source, target, self.rk, self.rn, self.count_k, left)
-            return
-        with emit.loop(0, emit.imax(self.count_k, 1), self.step) as k, emit.scope():
-            depth = emit.imin(emit.isub(self.count_k, k), self.step)
-            self.pack_b.panel(self.pack_b.at(source, emit.imul(k, self.rk)), self._block_of(target, k),
-                              self.rk, self.rn, depth, left)
+        with self._each_sum() as (term, _, offset):
+            b = self.pack_b.at(emit.pointers[self.rhs], offset)
+            # A few rows of b at a time, for one panel after the other: a panel of all rows would touch
+            # a page of memory for a line of it.
+            step = self.step if self.product.flips or self.rn != 1 else _PACKED_ROWS
+            with emit.loop(0, emit.imax(self.count_k, 1), step) as k, emit.scope(), \
+                    emit.loop(first, last) as panel, emit.scope():
+                column = emit.imul(panel, self.nr)
+                source = self.pack_b.at(b, emit.iadd(emit.imul(k, self.rk), emit.imul(column, self.rn)))
+                target = self._block_of(self._panel(memory, panel, term), k)
+                self.pack_b.panel(source, target, self.rk, self.rn,
+                                  emit.imin(emit.isub(self.count_k, k), step),
+                                  emit.isub(self.count_n, column))
 
     @property
     def _most_unpacked(self) -> int | None:
@@ -362,7 +370,8 @@ class _Gemm:
     def _blocks(self, a: str, b: str, c: str, rows: Index, columns: Index, first_panel: Index,
                 packed: tuple[str, str, str]) -> None:
         # Once even if K is 0: the result is zeros then.
-        with self._each_sum() as (term, in_a, in_b):
+        registers = amx.configured(self.emit) if self.product.tiles else nullcontext()
+        with registers, self._each_sum() as (term, in_a, in_b):
             a, b = self.pack_a.at(a, in_a), self.pack_b.at(b, in_b)
             with self.emit.loop(0, self.emit.imax(self.count_k, 1), self.step) as k, self.emit.scope():
                 self._k_block(term, k, a, b, c, rows, columns, first_panel, *packed)
@@ -457,6 +466,11 @@ class _Gemm:
         them would share two or four cache sets. A fifth of a product."""
         return self.pack_a.a_width * self.depth + 16
 
+    @property
+    def _sum_line(self) -> int:
+        """Sums from row to row of the task's own block."""
+        return self.panels * self.nr + (16 if self.product.tiles else 0)
+
     def _sum_at(self, pointer: str, offset: Index) -> str:
         return pointer if offset == 0 else self.emit.inst(
             f"getelementptr inbounds {self.product.sums.llvm}, ptr {pointer}, i64 {offset}")
@@ -502,7 +516,7 @@ class _Gemm:
                    "tiles": self.rows // tile.rows * self._tile_words}[self.copies_a]
         sizes = (a_words * word,
                  (self.depth + tile.lanes + 1) * self.nr * word if self.packs == "task" else 0,
-                 max(self.rows * self.panels * self.nr, 2 * _STRIP) * sums if self.follows else 0,
+                 max(self.rows * self._sum_line, 2 * _STRIP) * sums if self.follows else 0,
                  self._part_size() * sums if self.few else 0)
         if not any(sizes):
             return "", "", "", ""

@@ -85,8 +85,19 @@ class Packer:
         else:
             self._numbers(source, target, (by_k, by_column), (width, 1), depth, emit.imin(left, width),
                           start)
+        if self.product.depth > 1 and by_column == 1 and self.by_vectors:
+            words = emit.idiv(emit.iadd(depth, self.product.group - 1), self.product.group)
+            with emit.loop(words, self._rounded(words, self.product.depth)) as k, emit.scope():
+                for v in range(0, width, self.tile.lanes):
+                    self._store("zeroinitializer", self.word(target, emit.iadd(emit.imul(k, width), v)),
+                                self.tile.lanes)
         if self.product.flips:
             self._start(start, negate=True)
+
+    def _rounded(self, count: Index, step: int) -> Index:
+        """`count`, rounded up to whole steps."""
+        emit = self.emit
+        return emit.imul(emit.idiv(emit.iadd(count, step - 1), step), step)
 
     def _start(self, start: str, negate: bool) -> None:
         """Clear the row of sums, or change its sign."""
@@ -160,6 +171,9 @@ class Packer:
               stride: int) -> None:
         """A block of a as rows of words along K that begin `stride` words apart."""
         emit, lanes, group = self.emit, self.tile.lanes, self.product.group
+        if by_row == 1 and self.by_vectors:
+            self._turned(source, target, by_k, depth, rows, stride)
+            return
         if by_k != 1 or not self.by_vectors:
             self._numbers(source, target, (by_k, by_row), (1, stride), depth, rows, "")
             return
@@ -171,13 +185,37 @@ class Packer:
                 words = self._words(self._load(self.at(line, k), mask, lanes * group), lanes)
                 self._store(words, self.word(packed, emit.idiv(k, group)), lanes)
 
+    def _turned(self, source: str, target: str, by_k: Index, depth: Index, rows: Index, stride: Index
+                ) -> None:
+        """`lines` of a block whose rows are neighbours in memory: transposed squares."""
+        with shared(self.emit, True, (source, target), (by_k, depth, rows, stride)) as (
+                pointers, numbers):
+            self._each_turned(*pointers, *numbers)
+
+    def _each_turned(self, source: str, target: str, by_k: Index, depth: Index, rows: Index,
+                     stride: Index) -> None:
+        emit, lanes, group = self.emit, self.tile.lanes, self.product.group
+        with emit.loop(0, depth, lanes * group) as k, emit.scope(), \
+                emit.loop(0, rows, lanes) as r, emit.scope():
+            words = []
+            for u in range(0, lanes * group, group):
+                left = emit.isub(depth, emit.iadd(k, u))
+                count = emit.inst(f"select i1 {emit.icompare('sgt', left, 0)},"
+                                  f" i64 {emit.isub(rows, r)}, i64 0")
+                words.append(self._group(
+                    self.at(source, emit.iadd(emit.imul(emit.iadd(k, u), by_k), r)), by_k, left,
+                    lane_mask(emit, count, lanes), lanes))
+            line = emit.iadd(emit.imul(r, stride), emit.idiv(k, group))
+            for j, row in enumerate(transpose(emit, words, f"<{lanes} x {self.product.word}>")):
+                self._store(row, self.word(target, emit.iadd(line, emit.imul(stride, j))), lanes)
+
     # -- one number, one vector ---------------------------------------------------------------------
 
     def _numbers(self, source: str, target: str, strides: tuple[Index, Index],
                  packed_strides: tuple[int, int], depth: Index, count: Index, start: str) -> None:
         """Number by number: strides along K and along the other dim, of numbers and of words."""
         emit, group, packed = self.emit, self.product.group, self.product.packed
-        whole = emit.imul(emit.idiv(emit.iadd(depth, group - 1), group), group)
+        whole = self._rounded(depth, group * self.product.depth)
         with emit.loop(0, whole) as k, emit.scope(), emit.loop(0, count) as j, emit.scope():
             inside = emit.imin(k, emit.isub(depth, 1))
             place = self.at(source, emit.iadd(emit.imul(inside, strides[0]), emit.imul(j, strides[1])))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ..ir.core import Op
 from ..ir.dtypes import BF16, F32, F64, I8, I16, I32, I64, UI8, DType
+from . import amx
 from .target import Target
 from .text import Text
 
@@ -29,6 +30,8 @@ class Product:
     flips: bool = False
     """The instruction takes a unsigned: a signed one is packed with 128 added, and each K block of b
     begins with a row of what sums start from, -128 times the sums of its columns."""
+    tiles: bool = False
+    """The instruction multiplies tile registers (`amx.py`)."""
 
     @property
     def word(self) -> str:
@@ -38,6 +41,11 @@ class Product:
     @property
     def word_bytes(self) -> int:
         return self.group * self.packed.itemsize
+
+    @property
+    def depth(self) -> int:
+        """Words along K that are taken at once: what is packed ends with zeros."""
+        return amx.ROWS if self.tiles else 1
 
     def add(self, text: Text, total: str, a: str, b: str, lanes: int) -> str:
         """Emit `total + a * b` of vectors of so many words; returns its register."""
@@ -72,6 +80,11 @@ class Product:
 _BYTES = (I8, UI8)
 _DOT = "llvm.x86.avx512.vpdpbusd.512"
 INSTRUCTIONS: tuple[tuple[tuple[DType, ...], tuple[DType, ...], str, Product], ...] = (
+    ((BF16,), (BF16,), "+amx-bf16", Product(F32, BF16, 2, "llvm.x86.tdpbf16ps", tiles=True)),
+    ((I8,), (I8,), "+amx-int8", Product(I32, I8, 4, "llvm.x86.tdpbssd", tiles=True)),
+    ((I8,), (UI8,), "+amx-int8", Product(I32, I8, 4, "llvm.x86.tdpbsud", tiles=True)),
+    ((UI8,), (I8,), "+amx-int8", Product(I32, I8, 4, "llvm.x86.tdpbusd", tiles=True)),
+    ((UI8,), (UI8,), "+amx-int8", Product(I32, I8, 4, "llvm.x86.tdpbuud", tiles=True)),
     ((BF16,), (BF16,), "+avx512bf16", Product(F32, BF16, 2, "llvm.x86.avx512bf16.dpbf16ps.512", True)),
     ((UI8,), (I8,), "+avx512vnni", Product(I32, I8, 4, _DOT, True)),
     ((I8,), (I8,), "+avx512vnni", Product(I32, I8, 4, _DOT, True, flips=True)),

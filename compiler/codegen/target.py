@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import llvmlite.binding as llvm
 
+from . import amx
+
 llvm.initialize_all_targets()
 llvm.initialize_all_asmprinters()
 
@@ -54,13 +56,17 @@ class Target:
     def host() -> Target:
         """The machine this process runs on."""
         features = llvm.get_host_cpu_features().flatten()
+        if "+amx-tile" in features and not amx.allowed():
+            features = features.replace("+amx-", "-amx-")
         return Target(llvm.get_process_triple(), llvm.get_host_cpu_name(), features)
 
     @staticmethod
     def named(name: str) -> Target:
         """A target by short name (`x86-64-v3`, `aarch64`, `host` ...) or by LLVM triple."""
         if name == "host":
-            return Target.host()
+            # Code for other processes: those would have to ask for tile registers first.
+            host = Target.host()
+            return Target(host.triple, host.cpu, host.features.replace("+amx-", "-amx-"))
         if name in NAMED:
             return NAMED[name]
         try:

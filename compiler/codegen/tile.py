@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..ir.dtypes import DType
+from . import amx
 from .emitter import Emitter
 from .product import Product
 from .shuffle import lane_mask
@@ -37,6 +38,9 @@ class Tile:
     @property
     def columns(self) -> int:
         return self.vectors * self.lanes
+
+
+AMX_TILE = Tile(2 * amx.ROWS, 2, amx.ROWS)
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ class Micro:
         """Emit a call; `edge` gives the rows and columns of a smaller tile."""
         name = f"kernel.{'tile' if edge is None else 'edge'}{self.name}"
         if name not in emit.definitions:
-            emit.definitions[name] = _function(emit, name, self, edge is not None)
+            make = amx.micro_kernel if self.product.tiles else _function
+            emit.definitions[name] = make(emit, name, self, edge is not None)
         rows, columns = edge or (self.tile.rows, self.tile.columns)
         numbers = (depth, self.a_row, self.a_k, self.b_k, self.c_row, rows, columns, *counts)
         emit.do(f"call void @{name}(ptr {a}, ptr {b}, ptr {c},"
