@@ -101,6 +101,9 @@ def __getattr__(name: str) -> object:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'tfn' has no attribute {name!r}")
     module, _, attribute = _PUBLIC[name].partition(":")
+    if attribute:
+        # Arrays get their operators there: what takes or gives arrays works without `tfn.numpy`.
+        import_module(".compiler.numpy", __name__)
     found: object = import_module(module, __name__)
     if attribute:
         found = getattr(found, attribute)

@@ -27,3 +27,12 @@ def test_importing_tfn_loads_no_library() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert found.stdout == "[]\n"
+
+
+def test_arrays_have_operators_without_the_numpy_module() -> None:
+    code = ("import numpy, tfn; f = tfn.jit(lambda x: (x @ x).sum());"
+            "print(float(f(numpy.array([[1.0, 2.0], [3.0, 4.0]]))))")
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "54.0\n"
