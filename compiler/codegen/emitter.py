@@ -195,7 +195,8 @@ class Emitter(Text):
         attributes = {k: op.attributes[k] for k in op.definition.attributes if k in op.attributes}
         source = op.operands[-1].dtype
         if op.name == "stablehlo.divide" and op.operands[1] in self.reciprocals:
-            return corrected(self, *operands, self.reciprocals[op.operands[1]])
+            x, c = operands
+            return corrected(self, x, c, self.reciprocals[op.operands[1]])
         if self.target.has_fma and has_reciprocal(op):
             return quotient(self, op, operands)
         register = op.definition.rule("scalar")(self, source, *operands, **attributes)

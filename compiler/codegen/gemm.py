@@ -322,13 +322,18 @@ class _Gemm:
                  ) -> None:
         lines = matrix, vector, out, Line(part, 1, out.dtype, self._part_line)
         sizes = self.step, vectors, count, self.count_k
-        is_finished = MatrixVector(self.emit, self.product, *lines, *sizes).is_finished
+
+        def product(lines: Sequence[Line], sizes: Sequence[Index]) -> MatrixVector:
+            matrix, vector, out, part = lines
+            return MatrixVector(self.emit, self.product, matrix, vector, out, part, *sizes)
+
+        is_finished = product(lines, sizes).is_finished
         strides = [n for line in lines for n in (line.stride, line.step)]
         with shared(self.emit, is_finished, [line.pointer for line in lines],
                     [*strides, *sizes]) as (pointers, numbers):
             inner = [Line(p, numbers[2 * i], line.dtype, numbers[2 * i + 1])
                      for i, (p, line) in enumerate(zip(pointers, lines, strict=True))]
-            MatrixVector(self.emit, self.product, *inner, *numbers[8:]).run()
+            product(inner, numbers[8:]).run()
 
     @property
     def _part_line(self) -> int:

@@ -325,9 +325,9 @@ class _Maker:
                            ) as i, emit.scope():
                 nest((*at, i))
 
-        divisors = {op.operands[1]: self.divisors[_spread(op.operands[1])] for op in self.block.ops
+        divisors = {op.operands[1]: self.divisors[source] for op in self.block.ops
                     if number in rows.passes.get(op.results[0], ()) and _is_quotient(op, rows)
-                    and _spread(op.operands[1]) in self.divisors}
+                    and (source := _spread(op.operands[1])) in self.divisors and source is not None}
         if divisors:
             fast, slow, done = (emit.fresh(p) for p in ("multiplied", "divided", "row"))
             emit.do(f"br i1 {emit.all([fits for _, fits in divisors.values()])},"
