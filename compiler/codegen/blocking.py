@@ -25,7 +25,7 @@ class Blocking:
 
 
 _VECTORS = Blocking(depth=448, rows=192, batched_rows=512, panels=4, tasks=16)
-_TILES = Blocking(depth=256, rows=256, batched_rows=512, panels=16, tasks=4)
+_TILES = Blocking(depth=256, rows=512, batched_rows=512, panels=16, tasks=4)
 """Tile registers multiply as fast as vectors are packed: what is packed is used more often."""
 
 
