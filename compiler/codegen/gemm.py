@@ -42,6 +42,7 @@ _TINY_BYTES, _MANY_ROWS, _FEW_ROWS = 32 << 10, 1024, 64
 together (`Target.bytes_apart`), and a larger one. Packing takes a fifth of the time of 64 rows;
 thousands are faster by 4 to 11 % for it."""
 _CLOSE_BYTES = 1024
+_FAR_BYTES = 8192
 _PACKED_ROWS = 64
 """Rows of b that are packed at a time."""
 _STRIP = 2048
@@ -99,7 +100,14 @@ class _Gemm:
         # The product itself goes to the task's own memory when only what follows it is stored, if only
         # its rounding: an operand of that may have the memory of the result.
         self.follows = (any(value is not self.out for value, _ in self.outputs)
-                        or self.out.dtype.llvm != self.product.sums.llvm)
+                        or self.out.dtype.llvm != self.product.sums.llvm
+                        or (self.product.tiles and self._is_far()))
+
+    def _is_far(self) -> bool:
+        """Are rows of the result so far apart, or written so often, that tiles are better stored in the
+        task's own memory first? Up to a third of a product."""
+        return (self._one_depth() is None or self.fixed_n is None
+                or self.fixed_n * self.product.sums.itemsize >= _FAR_BYTES)
 
     def _few(self) -> int:
         """Rows that use the matrix b as it comes from memory. More than one do where their sums are in
