@@ -173,7 +173,11 @@ def run_kernel(file: str | os.PathLike, arguments: Sequence[np.ndarray] | None =
             raise TfnError(f"there is no file {needed}: a dumped kernel is a .ll, a .json and a .mlir"
                            " file of one name")
     call = json.loads(path.with_suffix(".json").read_text())
-    if call["target"] != [Target.host().triple, Target.host().cpu, Target.host().features]:
+    *made_for, features = call["target"]
+    here = Target.host()
+    # Code for other processes does without features that a process has to ask for.
+    needed_here = {f for f in features.split(",") if f.startswith("+")}
+    if made_for != [here.triple, here.cpu] or not needed_here <= {*here.features.split(",")}:
         raise TfnError(f"{path} was made for {' '.join(call['target'][:2])}, not for this machine")
     function = parse_module(path.with_suffix(".mlir").read_text(), str(path))[call["name"]]
     arguments = [_made_up(t, i) for i, t in enumerate(function.argument_types)] \
