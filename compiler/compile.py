@@ -130,18 +130,19 @@ def _within(budget: int, fused: Function, plan: Plan, target: Target) -> tuple[F
         raise CompileError(f"a memory budget for {fused.name} needs known sizes, its memory is {least}"
                            " bytes: jit a function for each batch size", user_location())
     # The plan needs a little more than what is alive at once: for scratch memory, and between buffers.
-    for _ in range(4):
-        if plan.arena_bytes <= budget:  # type: ignore[operator]
-            return found, plan
+    attempts = 0
+    while plan.arena_bytes > budget:  # type: ignore[operator]
+        if attempts == 4:
+            raise CompileError(
+                f"{fused.name} needs {least:,} bytes of memory beside its arguments and results, its"
+                f" budget is {budget:,}: raise memory_budget, take a smaller batch, or let parts be"
+                " computed again (tfn.checkpoint)", user_location())
+        attempts += 1
         found = rematerialise(fused, limit)
         plan = make_plan(found, target)
         least = min(least, plan.arena_bytes)  # type: ignore[type-var]
         limit -= max(plan.arena_bytes - budget, 0)  # type: ignore[operator]
-    if plan.arena_bytes <= budget:  # type: ignore[operator]
-        return found, plan
-    raise CompileError(f"{fused.name} needs {least:,} bytes of memory beside its arguments and results,"
-                       f" its budget is {budget:,}: raise memory_budget, take a smaller batch, or let"
-                       " parts be computed again (tfn.checkpoint)", user_location())
+    return found, plan
 
 
 @contextmanager

@@ -30,9 +30,9 @@ from .outline import outlined
 from .pack import Packer
 from .product import product_of
 from .shared import shared
-from .target import Target
+from .target import LINE, Target
 from .text import Index
-from .tile import AMX_TILE, LINE, Micro, Tile, best_tile
+from .tile import AMX_TILE, Micro, Tile, best_tile
 from .work import Work
 
 _SMALL_BYTES = 1 << 20
@@ -43,6 +43,7 @@ together (`Target.bytes_apart`), and a larger one. Packing takes a fifth of the 
 thousands are faster by 4 to 11 % for it."""
 _CLOSE_BYTES = 1024
 _FAR_BYTES = 8192
+"""From row to row of a result into which tile registers are not stored one by one."""
 _PACKED_ROWS = 64
 """Rows of b that are packed at a time."""
 _STRIP = 2048
@@ -331,17 +332,17 @@ class _Gemm:
         lines = matrix, vector, out, Line(part, 1, out.dtype, self._part_line)
         sizes = self.step, vectors, count, self.count_k
 
-        def product(lines: Sequence[Line], sizes: Sequence[Index]) -> MatrixVector:
+        def multiplied(lines: Sequence[Line], sizes: Sequence[Index]) -> MatrixVector:
             matrix, vector, out, part = lines
             return MatrixVector(self.emit, self.product, matrix, vector, out, part, *sizes)
 
-        is_finished = product(lines, sizes).is_finished
+        is_finished = multiplied(lines, sizes).is_finished
         strides = [n for line in lines for n in (line.stride, line.step)]
         with shared(self.emit, is_finished, [line.pointer for line in lines],
                     [*strides, *sizes]) as (pointers, numbers):
             inner = [Line(p, numbers[2 * i], line.dtype, numbers[2 * i + 1])
                      for i, (p, line) in enumerate(zip(pointers, lines, strict=True))]
-            product(inner, numbers[8:]).run()
+            multiplied(inner, numbers[8:]).run()
 
     @property
     def _part_line(self) -> int:

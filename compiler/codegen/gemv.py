@@ -15,13 +15,13 @@ from .emitter import Emitter
 from .lanes import Lanes
 from .product import Product
 from .shuffle import lane_mask
+from .target import LINE
 from .text import Index, literal
 
 FEW = 6
 """Vectors that are few: more are multiplied faster by a micro-kernel, which reuses what it loads."""
 _STREAMED, _SUMMED = 12, 8
 """Lines of the matrix taken at once: those along the outputs, those along K."""
-_LINE = 64
 _AHEAD = 1 << 10
 """Bytes of a line along K that are asked for ahead."""
 
@@ -132,7 +132,7 @@ class MatrixVector:
         starts = [matrix.place(emit, 0, i) for i in lines]
         # Whole lines of the matrix, of which more is read than of the outputs.
         begin = emit.inst(f"ptrtoint ptr {starts[0]} to i64")
-        rest = emit.inst(f"and i64 {emit.isub(0, begin)}, {_LINE - 1}")
+        rest = emit.inst(f"and i64 {emit.isub(0, begin)}, {LINE - 1}")
         first = emit.imin(emit.idiv(rest, matrix.dtype.itemsize), self.count)
 
         def element(start: str, j: Index, mask: str | None) -> str:

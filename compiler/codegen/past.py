@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from ..ir.core import Value
 from .emitter import Emitter
+from .target import LINE
 from .text import Index
 
-LINE = 64
 _LARGE = 8 << 20
 
 

@@ -14,8 +14,8 @@ from ..ir.core import Block, Op, Value
 from ..ir.dims import Extent
 from ..ir.dtypes import F32
 from .emitter import Emitter
-from .past import LINE
 from .quotient import reciprocal
+from .target import LINE
 from .text import Index, register_type
 from .work import Work, element_cost
 

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 from ..ir.core import Op, Value
 from .emitter import Emitter
+from .target import LINE
 from .text import Index
 from .work import DEAR
 
 _BLOCK = 256
 """Elements: few enough that a processor reads on while it stores the last ones. With 4096 it does not,
 and nothing is gained."""
-_LINE = 64
 _MOST = 2
 """Results of a kernel: each has a buffer."""
 
@@ -44,7 +44,7 @@ def stream(emit: Emitter, outputs: Sequence[tuple[Value, str]], index: tuple[Ind
     buffers = []
     for _ in outputs:
         buffers.append(f"%{emit.fresh('buffer')}")
-        emit.entry.append(f"  {buffers[-1]} = alloca [{_BLOCK} x float], align {_LINE}")
+        emit.entry.append(f"  {buffers[-1]} = alloca [{_BLOCK} x float], align {LINE}")
     with emit.loop(low, high, _BLOCK) as start, emit.scope():
         end = emit.imin(emit.iadd(start, _BLOCK), high)
         back = emit.isub(0, start)
@@ -76,7 +76,7 @@ def _allowed(emit: Emitter, outputs: Sequence[tuple[Value, str]], pointers: Sequ
     for (_, whole), pointer in zip(outputs, pointers, strict=True):
         first = emit.inst(f"getelementptr float, ptr {pointer}, i64 {low}")
         begin = emit.inst(f"ptrtoint ptr {first} to i64")
-        rest = emit.inst(f"and i64 {begin}, {_LINE - 1}")
+        rest = emit.inst(f"and i64 {begin}, {LINE - 1}")
         conditions.append(emit.icompare("eq", rest, 0))
         place = emit.inst(f"ptrtoint ptr {whole} to i64")
         for operand in dict.fromkeys(emit.pointers.values()):
@@ -87,15 +87,15 @@ def _allowed(emit: Emitter, outputs: Sequence[tuple[Value, str]], pointers: Sequ
 
 def _store_lines(emit: Emitter, buffer: str, into: str, size: Index) -> None:
     """Copy words to a line of memory and those after it, not through the cache."""
-    count = _LINE // 4
+    count = LINE // 4
     number = len(emit.metadata)
     emit.metadata.append(f"!{number} = !{{i32 1}}")
     line = f"<{count} x float>"
     whole = emit.imul(emit.idiv(size, count), count)
     with emit.loop(0, whole, count) as i:
         source, place = (emit.inst(f"getelementptr float, ptr {p}, i64 {i}") for p in (buffer, into))
-        x = emit.inst(f"load {line}, ptr {source}, align {_LINE}")
-        emit.do(f"store {line} {x}, ptr {place}, align {_LINE}, !nontemporal !{number}")
+        x = emit.inst(f"load {line}, ptr {source}, align {LINE}")
+        emit.do(f"store {line} {x}, ptr {place}, align {LINE}, !nontemporal !{number}")
     with emit.loop(whole, size) as i:
         source, place = (emit.inst(f"getelementptr float, ptr {p}, i64 {i}") for p in (buffer, into))
         x = emit.inst(f"load float, ptr {source}, align 4")

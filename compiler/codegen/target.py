@@ -32,6 +32,9 @@ TILES: tuple[tuple[str, Tile], ...] = (
 """The first row whose feature the target has."""
 
 
+LINE = 64
+"""Bytes of a cache line."""
+
 BYTES_APART: tuple[tuple[str, int], ...] = (("rapids", 128 << 10), ("", 1 << 20))
 """Part of a CPU's name, and the bytes of a matrix of which short pieces of rows, far apart in the
 second-level cache, are read as fast as packed ones. Intel's Sapphire Rapids and later take a tenth

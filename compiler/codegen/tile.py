@@ -20,11 +20,8 @@ from . import amx
 from .emitter import Emitter
 from .product import Product
 from .shuffle import lane_mask
-from .target import Target
+from .target import LINE, Target
 from .text import Index, Text
-
-LINE = 64
-"""Bytes of a cache line."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from ..ir.core import Block, Op
 from .emitter import Emitter
-from .past import LINE, past_the_cache
+from .past import past_the_cache
 from .shuffle import transpose as turn
-from .target import Target
+from .target import LINE, Target
 from .text import Index
 from .work import Work
 
