@@ -19,7 +19,7 @@ import numpy as np
 
 from ..codegen.native import Loader
 from ..errors import UnsupportedError
-from ..locks import once
+from ..locks import new_rlock, once
 from .disk import cached_object
 from .memory import ALIGNMENT, PIECE, Memory, allocate, header, new_piece
 
@@ -371,22 +371,24 @@ class _Pieces:
         self.rows: list[np.ndarray] = []
         """The two words of each result in the table of the entry."""
         self._kept: list[list[np.ndarray]] = [[] for _ in results]
+        self._lock = new_rlock()
 
     def __call__(self, number: int) -> np.ndarray:
         size = self.results[number].nbytes
         if size > _SMALL:
             return self.memory.take(size)
-        kept = self._kept[number]
-        while len(kept) >= 2:
-            header(kept[0])[0] -= 1
-            del kept[0]
-        missing = 2 - len(kept)
-        for _ in range(missing):
-            piece = new_piece(size)
-            header(piece)[0] = 1
-            kept.append(piece)
-        self.rows[number][:] = [id(p) for p in kept]
-        return kept[-1]
+        piece = new_piece(size)
+        # Another thread may enter at any bytecode, so both words name living pieces at all times: an
+        # old piece goes after the words have changed, and nobody sees half a change.
+        with self._lock:
+            old, new = self._kept[number], [*self._kept[number][-1:], piece]
+            for held in new:
+                header(held)[0] += 1
+            self._kept[number] = new
+            self.rows[number][:] = id(new[0]), id(piece)
+            for held in old:
+                header(held)[0] -= 1
+        return piece
 
     def __del__(self) -> None:
         for piece in (p for kept in self._kept for p in kept):

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -192,6 +193,28 @@ class TestMemoryOfResults:
         places = {run(x)[0].ctypes.data for _ in range(20)}
         assert len(places) <= 2
         assert all(p % 64 == 0 for p in places)
+
+    def test_threads_that_run_out_of_memory_at_once(self):
+        """A thread in need of memory runs Python, where another may enter."""
+        run = compiled(lambda x: [x + 1, x * 2], (7,))
+        inputs = [np.full(7, i, np.float32) for i in range(8)]
+
+        def calls(x):
+            kept = []
+            for _ in range(400):
+                results = run(x)
+                kept = [*kept[-3:], results]
+                if not all((a == x + 1).all() and (b == x * 2).all() for a, b in kept):
+                    return False
+            return True
+
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            with ThreadPoolExecutor(8) as threads:
+                assert all(threads.map(calls, inputs))
+        finally:
+            sys.setswitchinterval(before)
 
     def test_a_result_outlives_its_program(self):
         run = compiled(lambda x: [x + 1], (9,))
