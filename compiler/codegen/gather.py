@@ -12,7 +12,7 @@ import math
 from ..ir.core import Block, Op
 from ..ops.indexing import gather_place
 from .emitter import Emitter
-from .past import past_the_cache
+from .stream import past_the_cache
 from .target import LINE
 from .text import Index
 from .work import Work

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from ..ir.core import Op
 from ..ops.indexing import Scatter, _batch_dims, _batch_source
 from .emitter import Emitter
-from .past import past_the_cache
+from .stream import past_the_cache
 from .target import LINE
 from .text import Index
 from .work import Work

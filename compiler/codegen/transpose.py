@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from ..ir.core import Block, Op
 from .emitter import Emitter
-from .past import past_the_cache
 from .shuffle import transpose as turn
+from .stream import past_the_cache
 from .target import LINE, Target
 from .text import Index
 from .work import Work
