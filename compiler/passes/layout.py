@@ -15,6 +15,7 @@ import numpy as np
 
 from ..codegen.matrix import is_matrix_product
 from ..ir.core import Function, Op, TensorType, Value
+from ..ir.dtypes import F32, DType
 from ..ir.rewrite import Rewriter
 from ..ir.structs import ConvDimensionNumbers, DotDimensionNumbers
 from ..ops.contraction import convolution_defaults
@@ -112,9 +113,12 @@ def _convolution(op: Op, rewriter: Rewriter) -> Value:
         return _append(rewriter, op, "stablehlo.constant", (), {"value": empty}, [op.result.type])
     a = convolution_defaults(op.attributes)
     lhs, rhs = (rewriter[v] for v in op.operands)
-    if not _is_regular(op, a):
-        return _generic_convolution(op, rewriter, lhs, rhs, a)
     n: ConvDimensionNumbers = a["dimension_numbers"]
+    regular = _is_regular(op, a)
+    if _is_narrow(op) and not (regular and not _is_weight_gradient(op, a) and _is_product(a, rhs)):
+        return _widened(op, rewriter, lhs, rhs)
+    if not regular:
+        return _generic_convolution(op, rewriter, lhs, rhs, a)
     # A reversed kernel (of an input gradient) is read backwards where it is.
     while rhs.op is not None and rhs.op.name == "stablehlo.reverse" and (
             set(rhs.op.attributes["dimensions"]) <= set(n.kernel_spatial_dimensions)):
@@ -159,6 +163,29 @@ def _convolution(op: Op, rewriter: Rewriter) -> Value:
     return _transpose(rewriter, op, result, [order.index(d) for d in range(len(order))])
 
 
+def _is_narrow(op: Op) -> bool:
+    """Are there floats of less than 32 bits, and none of more?"""
+    dtypes = [v.dtype for v in (*op.operands, op.result)]
+    return all(d.is_float and d.bits <= 32 for d in dtypes) and any(d.bits < 32 for d in dtypes)
+
+
+def _widened(op: Op, rewriter: Rewriter, lhs: Value, rhs: Value) -> Value:
+    """The convolution of the same numbers in f32, rounded once at the end."""
+    wide = Op(op.definition, [_converted(rewriter, op, v, F32) for v in (lhs, rhs)],
+              [op.result.type.with_dtype(F32)], {**op.attributes, "dtype": F32}, (), op.location)
+    return _converted(rewriter, op, _convolution(wide, rewriter), op.result.dtype)
+
+
+def _converted(rewriter: Rewriter, op: Op, value: Value, dtype: DType) -> Value:
+    if value.dtype is dtype:
+        return value
+    if value.op is not None and value.op.name == "stablehlo.reverse":
+        # A reversed kernel stays one: it is read backwards where it is.
+        turned = _converted(rewriter, op, value.op.operands[0], dtype)
+        return _append(rewriter, op, "stablehlo.reverse", [turned], value.op.attributes)
+    return _append(rewriter, op, "stablehlo.convert", [value], {"dtype": dtype})
+
+
 def _is_product(a, rhs: Value) -> bool:
     """Is a convolution the product of all pixels and a matrix: by a kernel of one tap, which meets
     every pixel once? `codegen/gemm.py` is faster at that, by a quarter for few input features."""
@@ -189,9 +216,9 @@ def _is_regular(op: Op, a) -> bool:
     batch = ((lhs, n.input_feature_dimension if gradient else n.input_batch_dimension),
              (rhs, n.kernel_input_feature_dimension if gradient else None),
              (op.result, None if gradient else n.output_batch_dimension))
-    dtype = op.result.dtype
-    return (dtype.is_float and dtype.bits >= 32 and len(lhs.shape) > 2
-            and all(v.dtype is dtype for v in op.operands)
+    dtypes = {op.result.dtype, *(v.dtype for v in op.operands)}
+    return (all(d.is_float for d in dtypes) and (len(dtypes) == 1 or _is_narrow(op))
+            and len(lhs.shape) > 2
             and (a["feature_group_count"] if gradient else a["batch_group_count"]) == 1
             and all(isinstance(p, int) for pair in a["padding"] for p in pair)
             and all(isinstance(e, int) and e > 0 for value, dim in batch

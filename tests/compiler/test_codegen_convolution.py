@@ -13,7 +13,7 @@ from tfn.compiler import nn
 from tfn.compiler.compile import compile_function
 from tfn.compiler.ir.core import TensorType
 from tfn.compiler.ir.dims import Dim
-from tfn.compiler.ir.dtypes import as_dtype
+from tfn.compiler.ir.dtypes import F32, F64, as_dtype
 from tfn.compiler.ir.evaluator import evaluate
 from tfn.compiler.ir.structs import ConvDimensionNumbers
 from tfn.compiler.trace.core import bind, trace
@@ -102,6 +102,28 @@ CASES = {
 def test_convolutions_and_their_gradients(name, dtype):
     x, w, options = CASES[name]
     check(with_gradients(**options), random(*x, dtype=dtype), random(*w, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", CASES)
+def test_narrow_floats_are_rounded_once(name, dtype):
+    """Of small whole numbers, whose sums are exact in f32."""
+    x, w, options = CASES[name]
+
+    def program(x, w, cotangent):
+        y, back = vjp(lambda x, w: nn.conv(x, w, **options), x, w)
+        return [y, *back(cotangent)]
+
+    y = trace(lambda x, w: [nn.conv(x, w, **options)],
+              [TensorType(s, F32) for s in (x, w)])[0].returns[0].shape
+    arrays = [RNG.integers(-3, 4, shape).astype(np.float64) for shape in (x, w, y)]
+    wide, _ = trace(program, [TensorType(a.shape, F64) for a in arrays])
+    narrow = as_dtype(dtype)
+    found = compiled(program, *(a.astype(narrow.numpy) for a in arrays))(
+        *(a.astype(narrow.numpy) for a in arrays))
+    for one, right in zip(found, evaluate(wide, arrays), strict=True):
+        assert one.dtype == narrow.numpy
+        np.testing.assert_array_equal(one, right.astype(narrow.numpy))
 
 
 def test_blocks_of_a_large_image():
