@@ -6,13 +6,16 @@ own into panels `[tap][feature][columns]`. A task is a block of outputs by a few
 beyond the image, it first copies what it reads into its workspace, zeros around it.
 
 Where the input is dilated (the gradient of a strided convolution) the outputs are computed in parts,
-each by the taps that meet the input: nothing is multiplied by zeros.
+each by the taps that meet the input: nothing is multiplied by zeros. Parts of so few features that they
+would leave most of a vector empty are computed together instead, side by side in the columns.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import product as cartesian
 
 from ..ir.core import Op, Value
@@ -52,7 +55,7 @@ def convolution(emit: Emitter, op: Op, target: Target, outputs: Sequence[Output]
 
 
 def best_rows(target: Target, dtype, rows: int, more: int, columns: int, close: bool, apart: int,
-              short: bool = False) -> tuple[Tile, int]:
+              short: bool = False, vectors: Sequence[int] = (4, 2, 3, 1)) -> tuple[Tile, int]:
     """A tile for `rows` outputs side by side, `more` such rows that are neighbours in memory (1 if
     they are not), and how many of these rows a tile has. Is the kernel `close`, or read as seldom as
     the image? Elements of the image for neighbouring outputs are `apart` bytes from each other. Is K so
@@ -81,45 +84,85 @@ def best_rows(target: Target, dtype, rows: int, more: int, columns: int, close: 
             merit *= 0.8
         return merit, Tile(total, vectors, lanes), count
 
-    best = max((tile(v) for v in (4, 2, 3, 1)), key=lambda t: t[0])
+    best = max((tile(v) for v in vectors), key=lambda t: t[0])
     return best[1], best[2]
+
+
+def _together(window: Window, lanes: int) -> bool:
+    """Do the parts of the outputs take fewer vectors side by side, for all taps of any, than one by
+    one? The gradient of an image of three colours takes a third."""
+    if window.groups > 1:
+        return False
+    own = sum(math.prod(len(p.taps) for p in part)
+              for part in cartesian(*(a.parts for a in window.axes)))
+    columns = math.prod(len(a.parts) for a in window.axes) * window.features
+    return columns <= 4 * lanes and (math.prod(a.together.taps for a in window.axes)
+                                     * -(-columns // lanes) < own * -(-window.features // lanes))
+
+
+@dataclass(frozen=True)
+class _Section:
+    """Taps that the same parts have: elements of the kernel by number of the part."""
+
+    parts: tuple[Part, ...]
+    elements: dict[int, list[tuple[int, ...]]]
+
+
+def _sections(window: Window) -> list[_Section]:
+    counts = [len(a.parts) for a in window.axes]
+    found = []
+    for runs in cartesian(*(a.sections for a in window.axes)):
+        elements = {
+            _dot(numbers, [math.prod(counts[i + 1:]) for i in range(len(counts))]):
+                list(cartesian(*(run[n] for (_, run), n in zip(runs, numbers, strict=True))))
+            for numbers in cartesian(*(run for _, run in runs))}
+        found.append(_Section(tuple(part for part, _ in runs), elements))
+    return found
 
 
 class _Convolution:
     def __init__(self, emit: Emitter, op: Op, window: Window, target: Target,
                  outputs: Sequence[Output]):
         self.emit, self.op, self.window, self.outputs = emit, op, window, outputs
-        self.axes = window.axes
         self.image, self.kernel = op.operands
         self.out, self.dtype = op.result, op.result.dtype
+        lanes = target.tile.bits // self.dtype.bits
+        self.together = _together(window, lanes)
+        self.axes = tuple(a.together for a in window.axes) if self.together else window.axes
+        self.columns = window.features
+        if self.together:
+            self.columns *= math.prod(len(a.parts) for a in window.axes)
         self.input_features = window.groups * window.channels
         self.output_features = window.groups * window.features
         wide = self.axes[-1]
-        tall = self.axes[-2].out if len(self.axes) > 1 and all(
+        tall = self.axes[-2].parts[0].count if len(self.axes) > 1 and all(
             len(a.parts) == 1 for a in self.axes[-2:]) else 1
         self.copies = not all(a.inside for a in self.axes)
         # Pixels a multiple of 1 KB apart would share a few sets of the first-level cache.
         uneven = self.copies and self.input_features * self.dtype.itemsize % 512 == 0
-        lanes = target.tile.bits // self.dtype.bits
         self.pitch = self.input_features + (lanes if uneven else 0)
         self.depth = math.prod(a.taps for a in self.axes) * window.channels
         item = self.dtype.itemsize
         close = self.depth * 4 * lanes * item <= _CLOSE_BYTES or (
             not self.copies and window.features <= 4 * lanes)
+        # Parts that are computed together are one panel.
+        vectors = {"vectors": [-(-self.columns // lanes)]} if self.together else {}
         self.tile, self.stacked = best_rows(
-            target, self.dtype, min(p.count for p in wide.parts), tall, window.features, close,
-            wide.stride * self.pitch * item, self.depth <= _SHORT)
+            target, self.dtype, min(p.count for p in wide.parts), tall, self.columns, close,
+            wide.stride * self.pitch * item, self.depth <= _SHORT, **vectors)
         self.width = self.tile.rows // self.stacked
         self.nr = self.tile.columns
         self.product = Product(self.dtype, self.dtype)
         self.packer = Packer(emit, self.dtype, self.product, self.tile)
-        self.panels = -(-window.features // self.nr)
+        self.panels = -(-self.columns // self.nr)
         self._cut()
         # Outputs are stored a tile at a time, but where something is computed from them first.
-        self.staged = window.features % self.nr != 0 or any(v is not self.out for v, _ in outputs)
+        self.followed = any(v is not self.out for v, _ in outputs)
+        self.staged = self.together or self.followed or window.features % self.nr != 0
         # Taps along the innermost dim and features are one run, where no feature is skipped.
         self.joined = wide.spacing == 1 and window.groups == 1 and self.pitch == self.input_features
-        self.parts = list(cartesian(*(a.parts for a in self.axes)))
+        self.sections = _sections(window) if self.together else []
+        self.parts = [s.parts for s in self.sections] or list(cartesian(*(a.parts for a in self.axes)))
 
     def _cut(self) -> None:
         """Blocks of outputs and of panels that make a task."""
@@ -134,7 +177,7 @@ class _Convolution:
             return math.prod(spans) * self.pitch * size
 
         if self.stacked > 1:
-            least[-1] = self.axes[-1].out
+            least[-1] = self.axes[-1].parts[0].count
         self.cuts = blocks(self.axes, tuple(least), read, _REGION_BYTES)
         self.sizes = [-(-a.parts[0].count // k) for a, k in zip(self.axes, self.cuts, strict=True)]
         self.spans = [a.span(s) for a, s in zip(self.axes, self.sizes, strict=True)]
@@ -158,7 +201,7 @@ class _Convolution:
             self._task(task, shares)
 
     def _lay_out_kernel(self) -> None:
-        """Where the panels of each part begin: `[group][panel][part]`."""
+        """Where the panels of each part, or section, begin: `[group][panel][part]`."""
         self.starts, total = [], 0
         for part in self.parts:
             self.starts.append(total)
@@ -174,32 +217,57 @@ class _Convolution:
         n = self.op.attributes["dimension_numbers"]
         shape = self.kernel.shape
         strides = [math.prod(shape[d + 1:]) for d in range(len(shape))]
+        taps = [strides[d] for d in n.kernel_spatial_dimensions]
+        by_channel, by_feature = (strides[d] for d in (
+            n.kernel_input_feature_dimension, n.kernel_output_feature_dimension))
+        if self.together:
+            self._pack_together(taps, by_channel, by_feature)
+            return
         group, panel = emit.idiv(number, self.panels), emit.irem(number, self.panels)
         column = emit.imul(panel, self.nr)
         feature = emit.iadd(emit.imul(group, window.features), column)
         source = place(emit, self.dtype, emit.pointers[self.kernel],
-                       emit.imul(feature, strides[n.kernel_output_feature_dimension]))
+                       emit.imul(feature, by_feature))
         target = place(emit, self.dtype, self.memory, emit.imul(number, self.panel_size))
         left = emit.isub(window.features, column)
         rows = []
         for start, part in zip(self.starts, self.parts, strict=True):
-            for i, taps in enumerate(cartesian(*(p.taps for p in part))):
-                rows.append(sum(t * strides[d] for t, d in
-                                zip(taps, n.kernel_spatial_dimensions, strict=True)))
-                rows.append(start + i * window.channels * self.nr)
-        # A table of source and target, so that the code is there once.
-        emit.definitions["kernel.taps"] = (
-            f"@kernel.taps = private unnamed_addr constant [{len(rows)} x i64]"
-            f" [{', '.join(f'i64 {r}' for r in rows)}], align 8")
-        with emit.loop(0, len(rows) // 2) as tap, emit.scope():
-            row = emit.inst(f"getelementptr [2 x i64], ptr @kernel.taps, i64 {tap}")
-            begin = emit.inst(f"load i64, ptr {row}, align 8")
-            end = emit.inst(f"getelementptr i64, ptr {row}, i64 1")
+            for i, tap in enumerate(cartesian(*(p.taps for p in part))):
+                rows.append((_dot(tap, taps), start + i * window.channels * self.nr))
+        with self._each_tap(rows) as (begin, end):
             self.packer.panel(
-                place(emit, self.dtype, source, begin),
-                place(emit, self.dtype, target, emit.inst(f"load i64, ptr {end}, align 8")),
-                strides[n.kernel_input_feature_dimension],
-                strides[n.kernel_output_feature_dimension], window.channels, left)
+                place(emit, self.dtype, source, begin), place(emit, self.dtype, target, end),
+                by_channel, by_feature, window.channels, left)
+
+    def _pack_together(self, taps: list[int], by_channel: int, by_feature: int) -> None:
+        """The panel of all parts. What is where one has no tap is multiplied, and not used."""
+        emit, window = self.emit, self.window
+        clear_run(emit, self.dtype, self.tile.lanes, self.memory, 0, self.panel_size)
+        rows = [(_dot(tap, taps), start + i * window.channels * self.nr + number * window.features)
+                for start, section in zip(self.starts, self.sections, strict=True)
+                for number, elements in section.elements.items() for i, tap in enumerate(elements)]
+        with self._each_tap(rows) as (begin, end), \
+                emit.loop(0, window.channels) as k, emit.scope(), \
+                emit.loop(0, window.features) as j, emit.scope():
+            source = emit.iadd(emit.imul(k, by_channel), emit.imul(j, by_feature))
+            element = emit.load_from(place(emit, self.dtype, emit.pointers[self.kernel],
+                                           emit.iadd(begin, source)), self.dtype)
+            target = emit.iadd(emit.iadd(end, emit.imul(k, self.nr)), j)
+            emit.store_to(place(emit, self.dtype, self.memory, target), self.dtype, element)
+
+    @contextmanager
+    def _each_tap(self, rows: list[tuple[int, int]]) -> Iterator[tuple[Index, Index]]:
+        """A loop over where taps are in the kernel and in a panel: a table, so that the code is there
+        once."""
+        emit = self.emit
+        emit.definitions["kernel.taps"] = (
+            f"@kernel.taps = private unnamed_addr constant [{2 * len(rows)} x i64]"
+            f" [{', '.join(f'i64 {r}' for row in rows for r in row)}], align 8")
+        with emit.loop(0, len(rows)) as tap, emit.scope():
+            row = emit.inst(f"getelementptr [2 x i64], ptr @kernel.taps, i64 {tap}")
+            end = emit.inst(f"getelementptr i64, ptr {row}, i64 1")
+            yield (emit.inst(f"load i64, ptr {row}, align 8"),
+                   emit.inst(f"load i64, ptr {end}, align 8"))
 
     # -- a task -------------------------------------------------------------------------------------
 
@@ -218,7 +286,9 @@ class _Convolution:
         size = math.prod(a.size for a in self.axes) * self.input_features
         self.base = place(emit, self.dtype, emit.pointers[self.image], emit.imul(n, size))
         memory, item = "", self.dtype.itemsize
-        tile = -(-self.tile.rows * self.nr * item // 64) * 64 if self.staged else 0
+        self.buffer_size = self.tile.rows * self.nr
+        buffers = max(len(self.sections), 1) if self.staged else 0
+        tile = -(-buffers * self.buffer_size * item // 64) * 64
         region = math.prod(self.spans) * self.pitch * item if self.copies else 0
         if tile or region:
             memory = emit.workspace(tile + region + 64)
@@ -235,8 +305,12 @@ class _Convolution:
                 emit.loop(first, last) as panel, emit.scope():
             weights = place(emit, self.dtype, self.memory, emit.imul(
                 emit.iadd(emit.imul(group, self.panels), panel), self.panel_size))
-            for start, part in zip(self.starts, self.parts, strict=True):
-                self._part(part, place(emit, self.dtype, weights, start), group, panel)
+            runs = list(zip(self.parts, self.starts, strict=True))
+            if self.together:
+                self._part(tuple(a.parts[0] for a in self.axes), runs, weights, group, panel)
+                return
+            for part, start in runs:
+                self._part(part, [(part, start)], weights, group, panel)
 
     def _copy(self, source: str) -> None:
         """What the task reads, into its workspace, zeros where there is no input."""
@@ -279,19 +353,18 @@ class _Convolution:
 
         nest(0, 0, 0, [])
 
-    def _part(self, part: tuple[Part, ...], weights: str, group: Index, panel: Index) -> None:
-        """The task's outputs of one part and one panel."""
+    def _part(self, part: tuple[Part, ...], runs: Sequence[tuple[tuple[Part, ...], int]], weights: str,
+              group: Index, panel: Index) -> None:
+        """The task's outputs of one part and one panel: sums over `runs` of taps, whose panels begin
+        at a place in the weights."""
         emit, window = self.emit, self.window
         column = emit.imul(panel, self.nr)
         feature = emit.iadd(emit.imul(group, window.features), column)
         base = place(emit, self.dtype, self.base, emit.imul(group, window.channels))
-        taps = [len(p.taps) for p in part]
-        counts: tuple[Index, ...] = tuple(taps[:-1])
         outer = tuple(a.spacing * p for a, p in zip(self.axes[:-1], self.pitches, strict=False))
-        depth: Index = taps[-1] * window.channels
         if not self.joined:
-            counts, depth = tuple(taps), window.channels
             outer = (*outer, self.axes[-1].spacing * self.pitches[-1])
+        depth = self._counts(runs[0][0])[0]
         wide, row = self.axes[-1], self.axes[-1].stride * self.pitch
         rows: tuple[int, ...] = ()
         if self.stacked > 1:
@@ -306,8 +379,14 @@ class _Convolution:
         def nest(i: int, at: list[Index], skip: list[Index], a: str) -> None:
             """`at`: outputs of the part along the axes so far; `skip`: rows of the tile done before."""
             if i == len(self.axes):
-                self._tile(micro, part, *self._existing(part[0], at[0], a, weights, depth, counts),
-                           at, skip, feature, column)
+                reads = []
+                for taps, panel_start in runs:
+                    shift = _dot([t.origin - p.origin for t, p in zip(taps, part, strict=True)],
+                                 self.pitches)
+                    reads.append(self._existing(
+                        taps[0], at[0], place(emit, self.dtype, a, shift),
+                        place(emit, self.dtype, weights, panel_start), *self._counts(taps)))
+                self._tile(micro, part, reads, at, skip, feature, column)
                 return
             axis, mine = self.axes[i], part[i]
             low, high = self.low[i], emit.imin(self.high[i], mine.count)
@@ -328,6 +407,13 @@ class _Convolution:
                      place(emit, self.dtype, a, emit.imul(position, self.pitches[i])))
 
         nest(0, [], [], base)
+
+    def _counts(self, taps: tuple[Part, ...]) -> tuple[int, tuple[int, ...]]:
+        """K, and how often the loops around it run."""
+        counts = tuple(len(t.taps) for t in taps)
+        if not self.joined:
+            return self.window.channels, counts
+        return counts[-1] * self.window.channels, counts[:-1]
 
     def _existing(self, part: Part, first: Index, a: str, weights: str, depth: Index,
                   counts: tuple[Index, ...]) -> tuple[str, str, Index, tuple[Index, ...]]:
@@ -353,8 +439,7 @@ class _Convolution:
                 place(emit, self.dtype, weights, emit.imul(emit.imul(low, run), self.nr)),
                 depth, (emit.imax(emit.isub(high, low), 0), *counts[1:]))
 
-    def _tile(self, micro: Micro, part, a: str, weights: str, depth: Index, counts, at, skip,
-              feature: Index, column: Index) -> None:
+    def _tile(self, micro: Micro, part, reads, at, skip, feature: Index, column: Index) -> None:
         emit = self.emit
         outputs = [emit.iadd(emit.imul(t, axis.step), p.start)
                    for t, axis, p in zip(at, self.axes, part, strict=True)]
@@ -364,12 +449,15 @@ class _Convolution:
                 position = emit.iadd(emit.imul(position, axis.out), o)
             c = place(emit, self.dtype, emit.pointers[self.out],
                       emit.iadd(emit.imul(position, self.output_features), feature))
+            ((a, weights, depth, counts),) = reads
             micro.call(emit, a, weights, c, depth, "false", counts=counts)
             return
-        micro.call(emit, a, weights, self.buffer, depth, "false", counts=counts)
+        for number, (a, weights, depth, counts) in enumerate(reads):
+            buffer = place(emit, self.dtype, self.buffer, number * self.buffer_size)
+            micro.call(emit, a, weights, buffer, depth, "false", counts=counts)
         columns: Index = self.nr
-        if self.window.features % self.nr:
-            columns = emit.imin(emit.isub(self.window.features, column), self.nr)
+        if self.columns % self.nr:
+            columns = emit.imin(emit.isub(self.columns, column), self.nr)
         first_row = skip[-2] if self.stacked > 1 else 0
         with outlined(emit, (self.buffer,), (
                 self.n, feature, columns, first_row, skip[-1], *outputs)) as ((buffer,), numbers):
@@ -385,11 +473,59 @@ class _Convolution:
             index = list(outputs)
             index[-1] = emit.iadd(index[-1], emit.imul(w, self.axes[-1].step))
             if self.stacked > 1:
-                index[-2] = emit.iadd(index[-2], r)
+                index[-2] = emit.iadd(index[-2], emit.imul(r, self.axes[-2].step))
             line = place(emit, self.dtype, buffer, emit.imul(
                 emit.iadd(emit.imul(r, self.width), w), self.nr))
-            with emit.loop(0, columns) as j, emit.scope():
-                self._store(place(emit, self.dtype, line, j), [n, *index, emit.iadd(feature, j)])
+            if self.together:
+                self._add_sections(line)
+                self._store_parts(line, n, index)
+            else:
+                with emit.loop(0, columns) as j, emit.scope():
+                    self._store(place(emit, self.dtype, line, j), [n, *index, emit.iadd(feature, j)])
+
+    def _add_sections(self, line: str) -> None:
+        """Add up a row of what the sections gave, each for the parts that have its taps."""
+        emit, lanes, features = self.emit, self.tile.lanes, self.window.features
+        vector, kind = f"<{lanes} x {self.dtype.llvm}>", f"v{lanes}f{self.dtype.bits}"
+        for v in range(0, self.nr, lanes):
+            total = ""
+            for number, section in enumerate(self.sections):
+                bits = ", ".join(f"i1 {'true' if (v + i) // features in section.elements else 'false'}"
+                                 for i in range(lanes))
+                source = place(emit, self.dtype, line, number * self.buffer_size + v)
+                value = emit.inst(f"call {vector} @llvm.masked.load.{kind}.p0(ptr {source},"
+                                  f" i32 {self.dtype.itemsize}, <{lanes} x i1> <{bits}>,"
+                                  f" {vector} zeroinitializer)")
+                total = emit.inst(f"fadd {vector} {total}, {value}") if total else value
+            emit.do(f"store {vector} {total}, ptr {place(emit, self.dtype, line, v)},"
+                    f" align {self.dtype.itemsize}")
+
+    def _store_parts(self, line: str, n: Index, first: list[Index]) -> None:
+        """Store a row of all parts, of which `first` is where the first one begins: along the innermost
+        dim they are neighbours."""
+        emit, features = self.emit, self.window.features
+        *outer, wide = self.window.axes
+        run = len(wide.parts) * features
+
+        def nest(i: int, number: Index, index: list[Index]) -> None:
+            if i < len(outer):
+                left = emit.isub(outer[i].out, first[i])
+                with emit.loop(0, emit.imin(left, len(outer[i].parts))) as p, emit.scope():
+                    nest(i + 1, emit.iadd(emit.imul(number, len(outer[i].parts)), p),
+                         [*index, emit.iadd(first[i], p)])
+                return
+            source = place(emit, self.dtype, line, emit.imul(number, run))
+            count = emit.imin(emit.imul(emit.isub(wide.out, first[-1]), features), run)
+            if self.followed:
+                with emit.loop(0, count) as j, emit.scope():
+                    self._store(place(emit, self.dtype, source, j), [
+                        *index, emit.iadd(first[-1], emit.idiv(j, features)), emit.irem(j, features)])
+                return
+            target = place(emit, self.dtype, emit.pointers[self.out],
+                           emit.linear(self.out, [*index, first[-1], 0]))
+            copy_run(emit, self.dtype, self.tile.lanes, source, target, 0, count)
+
+        nest(0, 0, [n])
 
     def _store(self, source: str, index: list[Index]) -> None:
         """Compute the outputs from an element of the convolution."""
@@ -407,3 +543,7 @@ def _unroll(depth: Index) -> int:
     if not isinstance(depth, int):
         return 4
     return next((u for u in (4, 7, 6, 5, 3) if depth % u == 0), 4)
+
+
+def _dot(numbers: Sequence[int], strides: Sequence[int]) -> int:
+    return sum(n * s for n, s in zip(numbers, strides, strict=True))

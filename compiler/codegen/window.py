@@ -8,7 +8,8 @@ known then; padding and dilation stay attributes, as `Axis`es.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from ..ir.core import Op
 from ..ir.structs import ConvDimensionNumbers
@@ -52,6 +53,29 @@ class Axis:
     def _read(self) -> list[Part]:
         """The parts that read anything, if any does."""
         return [p for p in self.parts if p.taps] or list(self.parts)
+
+    @property
+    def together(self) -> Axis:
+        """The axis as one part that is computed `len(parts)` outputs at a time: their taps are the
+        places that any of them reads."""
+        if len(self.parts) == 1:
+            return self
+        origin = min(p.origin for p in self._read)
+        taps = max(p.origin + len(p.taps) for p in self._read) - origin
+        part = Part(0, self.parts[0].count, origin, tuple(range(taps)))
+        return replace(self, taps=taps, parts=(part,))
+
+    @property
+    def sections(self) -> list[tuple[Part, dict[int, tuple[int, ...]]]]:
+        """The axis `together`, cut into runs of taps that the same parts have: by their numbers, the
+        elements of the kernel."""
+        bounds = sorted({edge for p in self._read for edge in (p.origin, p.origin + len(p.taps))})
+        found = []
+        for low, high in pairwise(bounds):
+            elements = {number: p.taps[low - p.origin:high - p.origin] for number, p in enumerate(
+                self.parts) if p.origin <= low and high <= p.origin + len(p.taps)}
+            found.append((Part(0, self.parts[0].count, low, tuple(range(high - low))), elements))
+        return found
 
     @property
     def inside(self) -> bool:

@@ -71,6 +71,8 @@ CASES = {
     "stride beyond the kernel": ((2, 16, 15, 8), (2, 2, 8, 5), dict(padding="valid", strides=3)),
     "strides differ": ((1, 16, 15, 8), (3, 2, 8, 5), dict(padding="same", strides=(1, 2))),
     "stem": ((2, 33, 33, 3), (7, 7, 3, 24), dict(padding="same", strides=2)),
+    "stem, two lines a tile": ((3, 14, 14, 3), (7, 7, 3, 24), dict(padding="same", strides=2)),
+    "four parts in two vectors": ((2, 17, 30, 6), (5, 3, 6, 8), dict(padding="same", strides=2)),
     "even kernel": ((2, 8, 9, 4), (4, 2, 4, 6), dict(padding="same")),
     "dilated": ((2, 17, 15, 8), (3, 3, 8, 36), dict(padding="same", dilation=2)),
     "dilated and strided": ((2, 17, 15, 8), (3, 2, 8, 6), dict(padding="same", dilation=(3, 1),
@@ -267,6 +269,34 @@ def test_infinities_and_nans_stay_where_they_are():
     expected = np.zeros((1, 9, 9), bool)
     expected[0, 3:6, 3:6] = expected[0, 0:2, 7:9] = True
     np.testing.assert_array_equal(bad, np.broadcast_to(expected[..., None], bad.shape))
+
+
+@pytest.mark.parametrize("kernel", [3, 7])
+def test_infinities_reach_only_what_a_strided_kernel_multiplies(kernel):
+    """The outputs of an input gradient have different taps, also where they are computed together."""
+    dy, w = random(1, 9, 9, 4), random(kernel, kernel, 3, 4)
+    dy[0, 4, 4, 1] = np.inf
+    program = lambda dy, w: [vjp(lambda x: nn.conv(x, w, padding="same", strides=2),  # noqa: E731
+                                 tnp.zeros((1, 18, 18, 3)))[1](dy)[0]]
+    (found,) = compiled(program, dy, w)(dy, w)
+    first = 8 - (kernel - 2) // 2
+    expected = np.zeros((18, 18), bool)
+    expected[first:first + kernel, first:first + kernel] = True
+    np.testing.assert_array_equal(~np.isfinite(found[0]), np.broadcast_to(
+        expected[..., None], (18, 18, 3)))
+
+
+@pytest.mark.parametrize("features", [2, 3])
+def test_what_follows_outputs_that_are_computed_together(features):
+    """As in the last layer of a decoder: a transposed convolution, a bias and a sigmoid."""
+    x, w, b = random(2, 9, 10, 24), random(5, 5, features, 24), random(features)
+
+    def program(x, w, b):
+        _, back = vjp(lambda image: nn.conv(image, w, padding="same", strides=2),
+                      tnp.zeros((2, 17, 20, features)))
+        return [nn.sigmoid(back(x)[0] + b)]
+
+    assert len(check(program, x, w, b).plan.kernels()) == 1
 
 
 # -- kernels of one tap ----------------------------------------------------------------------------
