@@ -23,7 +23,7 @@ _KEEP_GIL = 10e6
 """Picoseconds of work up to which the interpreter's lock is kept: releasing it costs 0.7 us, and other
 threads may take milliseconds to give it back."""
 _BEFORE, _SIGNALS = 3, 1
-"""Words of `scratch` before its pointers, and which of them is about signals: see `walk`."""
+"""Words of `scratch` before its pointers, and which of them is about signals and what was raised."""
 _STEP = 10_000
 """Picoseconds of a step besides its work."""
 
@@ -86,20 +86,19 @@ class Bound:
                 jumps.append((len(table) + 1, step.jump.target))
                 table += [0, 0, step.jump.width, step.jump.unless, *(pairs or [0, 0])]
                 continue
-            host = step.host
+            host, parameters = step.host, 0 if words is None else words.ctypes.data
             if step.collective is not None and self._communicator is None and (
                     current_process() is not None):
                 host = step.collective
             if host is not None:
                 call = HostCall(host, sizes)
                 self.host_calls.append(call)
-                function = call.address
+                function, parameters = walk.host_address(), id(call)
             extents = [size_of(e, sizes) for e in step.extents]
             chunk = step.work.chunk(sizes, pool().threads) if host is None else 0
             if step.collective is not None and host is None:
                 extents += self._collective(step.collective)
-            table += [function, len(step.places), len(extents),
-                      0 if words is None else words.ctypes.data,
+            table += [function, len(step.places), len(extents), parameters,
                       step.work.tasks(sizes), chunk, step.phase, *pairs, *extents]
             widest = max(widest, len(step.places))
             cost += _STEP + step.work.picoseconds(sizes)
@@ -110,8 +109,6 @@ class Bound:
         self.table = np.array(table or [0], np.int64)
         self.loops = bool(jumps)
         self.scratch = np.zeros(_BEFORE + widest, np.int64)
-        for call in self.host_calls:
-            call.stop = self.scratch[_BEFORE - 1:_BEFORE]
         waits = bool(self.host_calls or jumps or any(s.collective for s in plan.steps))
         self.is_short = not waits and cost <= _KEEP_GIL
 
@@ -128,25 +125,17 @@ class Bound:
         Raises what a host call raised or, in a loop, the handler of a signal.
         """
         words = self.scratch
-        if self.loops:
-            words[_SIGNALS] = threading.get_ident() == threading.main_thread().ident
+        # A run that was interrupted on its way out may have left what ended it.
+        words[_BEFORE - 1] = 0
+        words[_SIGNALS] = self.loops and threading.get_ident() == threading.main_thread().ident
         table, *others = self._pointers
         self._call(table, self.words, *others)
         if words[_BEFORE - 1]:
-            words[_BEFORE - 1] = 0
-            self._raise_failure()
-
-    def _raise_failure(self) -> None:
-        if self.scratch[_SIGNALS] > 1:
-            # A reference of the walker's own to what a handler raised.
-            word = ctypes.c_void_p(int(self.scratch[_SIGNALS]))
+            # A reference of the walker's own to what was raised.
+            word = ctypes.c_void_p(int(words[_SIGNALS]))
             error = ctypes.cast(word, ctypes.py_object).value
             ctypes.pythonapi.Py_DecRef(word)
             raise error
-        for call in self.host_calls:
-            failure, call.failure = call.failure, None
-            if failure is not None:
-                raise failure
 
     def fit(self, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Arguments of the right types and shapes as `enter` takes them: copies where the order, the

@@ -9,7 +9,8 @@ base, offset. A step that fails sets the word before `scratch`, which ends the w
 
 A loop may run for ever, so a jump back looks at the clock, and once a second at the signals Python has
 received, if the word two before `scratch` says so (Python handles them in its main thread only). What a
-handler raises is put there and ends the walk; the word three before is the second of the last look.
+handler or a host call raises is put there and ends the walk; the word three before is the second of the
+last look.
 
 Programs made while `RECORDS.active` have a walker that also writes down when each step ran
 (`compiler/profile.py`); it is the same text with a few lines more, so that others pay nothing.
@@ -27,20 +28,45 @@ from ..locks import once
 from .disk import cached_object
 from .records import RECORDS
 
-_TEXT = """
-declare i32 @clock_gettime(i32, ptr)
+# Puts what was raised into the word of a failure and stops the walk.
+_RAISED = """
 declare i32 @PyGILState_Ensure()
 declare void @PyGILState_Release(i32)
-declare i32 @PyErr_CheckSignals()
 declare void @PyErr_Fetch(ptr, ptr, ptr)
 declare void @PyErr_NormalizeException(ptr, ptr, ptr)
+declare i32 @PyException_SetTraceback(ptr, ptr)
 declare void @Py_DecRef(ptr)
 
-define internal void @signals(ptr %word, ptr %stop) noinline {
-  %time = alloca [2 x i64], align 8
+define internal void @raised(ptr %word, ptr %stop) noinline {
+entry:
   %type = alloca ptr, align 8
   %value = alloca ptr, align 8
   %trace = alloca ptr, align 8
+  call void @PyErr_Fetch(ptr %type, ptr %value, ptr %trace)
+  call void @PyErr_NormalizeException(ptr %type, ptr %value, ptr %trace)
+  %kind = load ptr, ptr %type
+  call void @Py_DecRef(ptr %kind)
+  %error = load ptr, ptr %value
+  %frames = load ptr, ptr %trace
+  %bare = icmp eq ptr %frames, null
+  br i1 %bare, label %keep, label %traced
+traced:
+  %set = call i32 @PyException_SetTraceback(ptr %error, ptr %frames)
+  call void @Py_DecRef(ptr %frames)
+  br label %keep
+keep:
+  store ptr %error, ptr %word
+  store i64 1, ptr %stop
+  ret void
+}
+"""
+
+_TEXT = _RAISED + """
+declare i32 @clock_gettime(i32, ptr)
+declare i32 @PyErr_CheckSignals()
+
+define internal void @signals(ptr %word, ptr %stop) noinline {
+  %time = alloca [2 x i64], align 8
   %rc = call i32 @clock_gettime(i32 COARSE, ptr %time)
   %now = load i64, ptr %time
   %lastp = getelementptr i64, ptr %word, i64 -1
@@ -54,15 +80,7 @@ look:
   %none = icmp eq i32 %raised, 0
   br i1 %none, label %release, label %keep
 keep:
-  call void @PyErr_Fetch(ptr %type, ptr %value, ptr %trace)
-  call void @PyErr_NormalizeException(ptr %type, ptr %value, ptr %trace)
-  %kind = load ptr, ptr %type
-  call void @Py_DecRef(ptr %kind)
-  %frames = load ptr, ptr %trace
-  call void @Py_DecRef(ptr %frames)
-  %error = load ptr, ptr %value
-  store ptr %error, ptr %word
-  store i64 1, ptr %stop
+  call void @raised(ptr %word, ptr %stop)
   br label %release
 release:
   call void @PyGILState_Release(i32 %state)
@@ -248,6 +266,36 @@ done:
 }
 """
 
+# The scalars are a Python function, called with the address of the buffers: the words of a failure are
+# before it. An exception may come at any moment, so it is machine code that takes it.
+_HOST = _RAISED + """
+declare ptr @PyLong_FromVoidPtr(ptr)
+declare ptr @PyObject_CallFunctionObjArgs(ptr, ...)
+define void @tfn_host(ptr %buffers, ptr %extents, ptr %function) {
+entry:
+  %stop = getelementptr i64, ptr %buffers, i64 -1
+  %word = getelementptr i64, ptr %buffers, i64 -2
+  %state = call i32 @PyGILState_Ensure()
+  %number = call ptr @PyLong_FromVoidPtr(ptr %buffers)
+  %nothing = icmp eq ptr %number, null
+  br i1 %nothing, label %failed, label %run
+run:
+  %result = call ptr (ptr, ...) @PyObject_CallFunctionObjArgs(ptr %function, ptr %number, ptr null)
+  call void @Py_DecRef(ptr %number)
+  %none = icmp eq ptr %result, null
+  br i1 %none, label %failed, label %fine
+fine:
+  call void @Py_DecRef(ptr %result)
+  br label %release
+failed:
+  call void @raised(ptr %word, ptr %stop)
+  br label %release
+release:
+  call void @PyGILState_Release(i32 %state)
+  ret void
+}
+"""
+
 # extents: element count, datatype, operation, communicator, function address. Handles are passed as
 # i64 whatever their width: an i32 parameter takes the low half of the register.
 _COLLECTIVE = """
@@ -284,7 +332,7 @@ _LOADER = Loader()
 
 @once
 def _address(name: str) -> int:
-    texts = {"tfn_walk": _TEXT, "tfn_copy": _COPY}
+    texts = {"tfn_walk": _TEXT, "tfn_copy": _COPY, "tfn_host": _HOST}
     texts |= {function: _COLLECTIVE % (function, arguments)
               for function, arguments in COLLECTIVES.values()}
     text = texts[name]
@@ -329,6 +377,11 @@ def _walk_address(timed: bool) -> int:
 def copy_address() -> int:
     """Copies bytes, one a task, from the first buffer to the second."""
     return _address("tfn_copy")
+
+
+def host_address() -> int:
+    """Calls the Python function whose address is in place of the scalars (`host.py`)."""
+    return _address("tfn_host")
 
 
 def collective_address(op: str) -> int:

@@ -21,6 +21,7 @@ from tfn.compiler.ir.core import TensorType
 from tfn.compiler.ir.dims import Dim
 from tfn.compiler.ir.dtypes import BF16, F32, F64
 from tfn.compiler.runtime import memory
+from tfn.compiler.runtime.bound import _BEFORE
 from tfn.compiler.runtime.entry import _SMALL
 from tfn.compiler.runtime.memory import Memory, allocate, header
 from tfn.compiler.trace.core import trace
@@ -489,6 +490,54 @@ def test_a_signal_during_a_long_step():
         print(np.array_equal(step(big), expected))
     """)
     assert done.stdout.splitlines() == ["interrupted", "True"], done.stderr
+
+
+def test_a_signal_before_a_host_call():
+    """Python looks at signals before the first line of the function that is called."""
+    done = run("""
+        class Late(Exception): pass
+        def late(*_): raise Late("too late")
+        signal.signal(signal.SIGALRM, late)
+        def begin(x):
+            signal.setitimer(signal.ITIMER_REAL, armed * 0.02)
+            return x
+        def middle(x):
+            return x
+        @tfn.jit
+        def program(x):
+            y = x = tfn.debug.pure_callback(begin, x, x)
+            for _ in range(12):
+                y = y @ x / 1500
+            return tfn.debug.pure_callback(middle, y, y)
+        for armed in (False, True, True, False):
+            try:
+                print(np.array_equal(program(big), big))
+            except Late as error:
+                print(error)
+    """)
+    assert done.stdout.splitlines() == ["True", "too late", "too late", "True"], done.stderr
+    assert not done.stderr
+
+
+def test_a_failure_nobody_heard_of():
+    """A second interrupt may end a call that was about to say what had ended it."""
+    from tfn.compiler import debug
+
+    def halve(x):
+        if x[0] < 0:
+            raise ValueError("negative")
+        return x / 2
+
+    f = compiled(lambda x: [debug.pure_callback(halve, TensorType((4,), F32), x) + 1], (4,))
+    x = np.full(4, 3, np.float32)
+    np.testing.assert_array_equal(f(x)[0], x / 2 + 1)
+    (bound,) = f._bound.values()
+    bound.scratch[_BEFORE - 1] = 1
+    np.testing.assert_array_equal(f(x)[0], x / 2 + 1)
+    with pytest.raises(ValueError, match="negative") as caught:
+        f(-x)
+    assert caught.traceback[-1].name == "halve"
+    np.testing.assert_array_equal(f(x)[0], x / 2 + 1)
 
 
 @pytest.mark.parametrize("work", ["step(big)", "ever(tnp.asarray(1.0))", "step(small)"],
