@@ -91,7 +91,7 @@ def _write(line: str) -> None:
 
 
 def callback(function: Callable[..., None], *arguments: Any) -> None:
-    """Call `function` with NumPy arrays when the program runs; its result is dropped.
+    """Call `function` with NumPy arrays of its own when the program runs; its result is dropped.
 
     Calls keep their order. An exception it raises ends the program and comes out of the call.
     """

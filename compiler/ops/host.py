@@ -23,7 +23,8 @@ class Callback(OpDefinition):
         return list(attributes["types"])
 
     def evaluate(operands, attributes, regions, result_types):
-        results = list(attributes["function"](*operands))
+        # Copies, which may be kept: a program uses its memory again, and an array does not change.
+        results = list(attributes["function"](*map(np.array, operands)))
         if len(results) != len(result_types):
             raise OpError(f"the callback returned {len(results)} arrays, but {len(result_types)} were"
                           " declared")

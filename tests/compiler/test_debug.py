@@ -179,6 +179,22 @@ class TestCallbacks:
         with pytest.raises(ValueError, match="there is no 's'"):
             tfn.debug.print("{s}")
 
+    @pytest.mark.parametrize("compile", [lambda f: f, tfn.jit], ids=["eager", "jit"])
+    def test_a_callback_keeps_or_changes_what_it_is_given(self, compile):
+        kept = []
+
+        def keep(x):
+            kept.append(x)
+            x += 1
+
+        f = compile(lambda x: (tfn.debug.callback(keep, x * 2), tfn.debug.callback(keep, x), x + 3)[2])
+        for i in range(4):
+            x = tnp.full(100, i, np.float32)
+            assert (np.asarray(f(x)) == i + 3).all()
+            assert (np.asarray(x) == i).all()
+        assert [(k.min(), k.max()) for k in kept] == [
+            (v + 1, v + 1) for i in range(4) for v in (2 * i, i)]
+
     def test_pure_callback(self):
         f = tfn.jit(lambda x: tfn.debug.pure_callback(np.sort, x, x) * 2)
         np.testing.assert_array_equal(np.asarray(f(X)), [1, 4, 6])
