@@ -33,7 +33,7 @@ class Constant(OpDefinition):
         return [TensorType(value.shape, as_dtype(value.dtype))]
 
     def evaluate(operands, attributes, regions, result_types):
-        return [attributes["value"]]
+        return [attributes["value"].view()]
 
     def vjp(cotangents, op, operands, results):
         return []

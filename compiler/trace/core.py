@@ -60,7 +60,8 @@ class Graph:
     def _lift_new(self, operand: Array | Tracer) -> Value:
         if isinstance(operand, Array):
             constant = definition("stablehlo.constant")
-            attributes = {"value": operand._data}
+            # A view: memory that is donated is overwritten unless somebody else sees it.
+            attributes = {"value": operand._data.view()}
             op = Op(constant, (), [operand.type], attributes, location=current_location())
             self.block.ops.append(op)
             return op.result
@@ -158,11 +159,21 @@ def _evaluate(op, inputs, attributes, regions, types) -> list[Array]:
     if stray is not None:
         raise leaked(stray)
     with np.errstate(all="ignore"):
-        outputs = op.rule("evaluate")([i._data for i in inputs], attributes, regions, types)
-        results = [Array(conform(o, t)) for o, t in zip(outputs, types, strict=True)]
+        held = [i._data for i in inputs]
+        outputs = op.rule("evaluate")(held, attributes, regions, types)
+        results = [Array(_apart(conform(o, t), held)) for o, t in zip(outputs, types, strict=True)]
     if CHECKS.nans or CHECKS.infs:
         _check(op, inputs, results)
     return results
+
+
+def _apart(data: np.ndarray, held: list[np.ndarray]) -> np.ndarray:
+    """`data`, or a view of it where an array has it already: donation counts the views of memory."""
+    for other in held:
+        if other is data:
+            return data.view()
+    held.append(data)
+    return data
 
 
 def _check(op, inputs, results) -> None:

@@ -14,17 +14,19 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+import tfn
 import tfn.compiler.numpy as tnp
 from tfn.compiler.compile import compile_function
 from tfn.compiler.errors import DonatedError, OpError, TraceError
 from tfn.compiler.ir.core import TensorType
 from tfn.compiler.ir.dims import Dim
 from tfn.compiler.ir.dtypes import BF16, F32, F64
+from tfn.compiler.ir.evaluator import evaluate
 from tfn.compiler.runtime import memory
 from tfn.compiler.runtime.bound import _BEFORE
 from tfn.compiler.runtime.entry import _SMALL
 from tfn.compiler.runtime.memory import Memory, allocate, header
-from tfn.compiler.trace.core import trace
+from tfn.compiler.trace.core import bind, trace
 from tfn.compiler.trace.jit import jit
 
 rng = np.random.default_rng(0)
@@ -285,6 +287,25 @@ class TestDonation:
         w = step(tnp.zeros(8), tnp.ones(8))[0]
         plus, minus = both(w, w)
         np.testing.assert_array_equal([plus, minus], [np.full(8, 2), np.zeros(8)])
+
+    @pytest.mark.parametrize("same", [
+        lambda x: tfn.while_loop(lambda s: False, lambda s: s, x),
+        lambda x: bind("stablehlo.optimization_barrier", x)], ids=["loop", "barrier"])
+    def test_what_is_the_same_keeps_its_values(self, same):
+        """Ops that give back what they are given make an array of its own of it."""
+        w = self.step()(tnp.zeros(8), tnp.ones(8))[0]
+        again = same(w)
+        self.step()(w, tnp.ones(8))
+        assert (np.asarray(again) == 1).all()
+
+    def test_a_constant_keeps_its_values(self):
+        w = self.step()(tnp.zeros(8), tnp.ones(8))[0]
+        function = jit(lambda x: (x + w, w)).trace(tnp.zeros(8))
+        self.step()(w, tnp.ones(8))
+        for _ in range(2):
+            results = [tnp.asarray(r) for r in evaluate(function, [np.zeros(8, np.float32)])]
+            assert all((np.asarray(r) == 1).all() for r in results)
+            self.step()(results[1], tnp.ones(8))
 
     def test_a_call_that_fails_has_taken_the_memory_all_the_same(self):
         from tfn.compiler import debug
