@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from .mathlib_circle import circular, circular_far
 from .mathlib_double import DOUBLE
 from .mathlib_gelu import GELU, GELU_BY_WIDTH
+from .mathlib_gelu_table import gelu, slope
 from .mathlib_single import SINGLE, SINGLE_BY_WIDTH
 from .mathlib_table import tanh
 from .minifloat import MINI
@@ -23,7 +24,8 @@ _BY_WIDTH: dict[str, Callable[[int], str]] = {**SINGLE_BY_WIDTH, **GELU_BY_WIDTH
 _BRANCHING: dict[str, Callable[[int, Mapping[int, str] | None], str]] = {
     f"tfn.{name}": functools.partial(circular, name) for name in ("sin", "cos", "tan")}
 """Functions of f32 that branch, and so are functions of vectors, too."""
-_TABLES: dict[str, Callable[[int, Mapping[int, str] | None], str]] = {"tfn.tanh": tanh}
+_TABLES: dict[str, Callable[[int, Mapping[int, str] | None], str]] = {
+    "tfn.tanh": tanh, "tfn.gelu": gelu, "tfn.gelu_slope": slope}
 """Functions of f32 that are functions of vectors where those have 512 bits."""
 _LOOPS: dict[str, Callable[[int], str]] = {
     f"tfn.{name}.far": functools.partial(circular_far, name) for name in ("sin", "cos", "tan")}
@@ -102,6 +104,11 @@ def _used(name: str, bits: int) -> tuple[str, ...]:
     return tuple(sorted(set(_SYMBOL.findall(_source(name, bits))) - own))
 
 
+_LOOK_UPS = {
+    "llvm.x86.avx512.permvar.sf.512": "<16 x float>, <16 x i32>",
+    "llvm.x86.avx512.vpermi2var.ps.512": "<16 x float>, <16 x i32>, <16 x float>"}
+"""Intrinsics that look numbers up in registers, and the types of their arguments."""
+
 _ARGUMENTS = {"fma": 3, "copysign": 2}
 """Intrinsics that take more than one argument."""
 
@@ -109,8 +116,8 @@ _ARGUMENTS = {"fma": 3, "copysign": 2}
 def _declaration(intrinsic: str) -> str:
     if ".ldexp." in intrinsic:
         return f"declare float @{intrinsic}(float, i32)"
-    if ".permvar." in intrinsic:
-        return f"declare <16 x float> @{intrinsic}(<16 x float>, <16 x i32>)"
+    if intrinsic in _LOOK_UPS:
+        return f"declare <16 x float> @{intrinsic}({_LOOK_UPS[intrinsic]})"
     _, *short, width = intrinsic.split(".")
     lanes, _, element = width.removeprefix("v").rpartition("f" if "f" in width else "i")
     kind = {"64": "double", "32": "float", "1": "i1"}[element]

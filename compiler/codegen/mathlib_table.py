@@ -62,14 +62,12 @@ def tanh(lanes: int, variants: Mapping[int, str] | None = None) -> str:
     `variants`: those of the scalar function, by their lanes."""
     b = Body("tanh", 32, lanes=lanes)
     if lanes != LANES:
-        return _widened(b, variants)
+        return widened(b, variants)
     size = b.call("fabs", "%x")
     size = b.select(b.compare("ogt", size, b.number(_END)), b.number(_END), size)
     least = b.number(_LEAST)
     place = b.integer("lshr", b.bits_of(b.select(b.compare("olt", size, least), least, size)), 22)
-    centre, *coefficients = (b.do(
-        f"call {b.kind} @llvm.x86.avx512.permvar.sf.512({b.kind} <{_constants(b, table)}>,"
-        f" {b.word} {place})") for table in _TABLES)
+    centre, *coefficients = (look_up(b, table, place) for table in _TABLES)
     t = b.op("fsub", size, centre)
     y = coefficients[-1]
     for c in reversed(coefficients[:-1]):
@@ -77,7 +75,15 @@ def tanh(lanes: int, variants: Mapping[int, str] | None = None) -> str:
     return b.finish(b.call("copysign", y, "%x"))
 
 
-def _widened(b: Body, variants: Mapping[int, str] | None) -> str:
+def look_up(b: Body, table: tuple[float, ...], place: str) -> str:
+    """The numbers of a table of 16 or 32 at the places that the low bits of words name."""
+    parts = [f"{b.kind} <{_constants(b, table[k:k + LANES])}>" for k in range(0, len(table), LANES)]
+    name = "permvar.sf" if len(parts) == 1 else "vpermi2var.ps"
+    given = ", ".join([parts[0], f"{b.word} {place}", *parts[1:]])
+    return b.do(f"call {b.kind} @llvm.x86.avx512.{name}.512({given})")
+
+
+def widened(b: Body, variants: Mapping[int, str] | None) -> str:
     """The function of vectors of 16 for fewer numbers."""
     kind = f"<{LANES} x float>"
     if b.lanes == 1:
@@ -85,7 +91,7 @@ def _widened(b: Body, variants: Mapping[int, str] | None) -> str:
     else:
         places = ", ".join(f"i32 {n % b.lanes}" for n in range(LANES))
         given = b.do(f"shufflevector {b.kind} %x, {b.kind} poison, <{LANES} x i32> <{places}>")
-    y = b.do(f"call {kind} @tfn.tanh.v{LANES}f32({kind} {given})")
+    y = b.do(f"call {kind} @{b.name.removesuffix(b.suffix)}v{LANES}f32({kind} {given})")
     if b.lanes == 1:
         y = b.do(f"extractelement {kind} {y}, i32 0")
     else:
