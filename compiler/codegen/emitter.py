@@ -166,6 +166,10 @@ class Emitter(Text):
         self._scopes[-1][key] = register
         return register
 
+    def knows(self, value: Value, index: Sequence[Index]) -> bool:
+        """Was `value[index]` asked for in this scope or one around it?"""
+        return self._recall((value, tuple(index))) is not None
+
     @contextmanager
     def given(self, value: Value, register: str):
         """Inside, `register` is the element of `value`, whatever the index."""

@@ -11,6 +11,7 @@ of the kernel cache.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -213,14 +214,14 @@ def _element_loops(emit: Emitter, outputs: list[tuple[Value, str]], ops: list[Op
         shape = value.shape
         outer = min(len(shape), 2 if len(shape) > 2 else 1)
         cost = element_cost(ops, value)
-        streamed = is_streamed(emit, group, ops)
+        streamed = ops if is_streamed(emit, group, ops) else []
         with emit.phase(Work(tuple(shape[:outer]), cost=(cost, *shape[outer:]))):
             if outer == 0:
                 _nest(emit, group, ())
                 continue
             alone = outer == len(shape) == 1
             if alone and streamed:
-                stream(emit, group, (), "%first", "%last")
+                stream(emit, group, streamed, (), "%first", "%last")
             else:
                 with emit.loop("%first", "%last", independent=alone) as task, emit.scope():
                     if outer == 1:
@@ -234,8 +235,9 @@ def _element_loops(emit: Emitter, outputs: list[tuple[Value, str]], ops: list[Op
 
 
 def _nest(emit: Emitter, group, index, part: tuple[Value, int] | None = None,
-          streamed: bool = False) -> None:
-    """The loops from dim `len(index)` on; `part`: an operand of a concatenation, where it begins."""
+          streamed: Sequence[Op] = ()) -> None:
+    """The loops from dim `len(index)` on; `part`: an operand of a concatenation, where it begins;
+    `streamed`: the ops of results that go around the cache."""
     first, d = group[0][0], len(index)
     # Where a result is written over an operand, each element is read where it is written.
     innermost = d + 1 == len(first.shape)
@@ -249,7 +251,7 @@ def _nest(emit: Emitter, group, index, part: tuple[Value, int] | None = None,
                 start = end
             return
         if streamed and innermost:
-            stream(emit, group, index, 0, emit.extent(first, d))
+            stream(emit, group, streamed, index, 0, emit.extent(first, d))
             return
         with emit.loop(0, emit.extent(first, d), independent=innermost) as i, emit.scope():
             _nest(emit, group, (*index, i), part, streamed)

@@ -1,10 +1,10 @@
 """Results too large to wait in the cache for who reads them are stored past it, whole lines at a time.
 
 Other stores read the line they write to first, which is a third of the traffic of a copy. Kernels that
-move whole lines do it where the result is large (`past_the_cache`). A loop over elements makes blocks
-of its results in a buffer that is then stored by lines (`stream`): x + y of 64 MB each takes three
-quarters of the time. That is only for loops that memory limits, and not where a result is written over
-an operand, whose lines are in the cache already (decided when the code runs).
+move whole lines do it where the result is large (`past_the_cache`). A loop over elements makes a vector
+of its results at a time, while what comes later is read ahead (`stream`): x + y of 64 MB each takes
+three quarters of the time, gelu half. That is only for loops that memory limits, and not where a result
+is written over an operand, whose lines are in the cache already (decided when the code runs).
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from .text import Index
 from .work import DEAR
 
 _LARGE = 8 << 20
-"""Bytes from which whole lines go past the cache. Buffers pay later: `Target.bytes_uncached`."""
-_BLOCK = 256
-"""Elements: few enough that a processor reads on while it stores the last ones. With 4096 it does not,
-and nothing is gained."""
+"""Bytes from which whole lines go past the cache. Loops over elements: `Target.bytes_uncached`."""
+_SHORTEST = 256
+"""Elements of a row that is worth it."""
+_AHEAD = 4096
+"""Bytes that are asked for before they are read: processors look ahead to the end of a page only."""
 _MOST = 2
 """Results of a kernel: each has a buffer."""
+_CHEAP = frozenset({"exponential", "tanh", "gelu", "gelu_slope", "gelu_tanh", "gelu_tanh_slope"})
+"""Of the dear ops those that vectors of 512 bits make faster than memory takes their results."""
 
 
 def past_the_cache(emit: Emitter, result: Value, make: Callable[[str], None]) -> None:
@@ -65,71 +68,76 @@ def _begins_line(emit: Emitter, pointer: str) -> str:
 
 
 def is_streamed(emit: Emitter, outputs: Sequence[tuple[Value, str]], ops: Sequence[Op]) -> bool:
-    """Are the results large, of 32-bit words, in rows that are worth it, and cheap to compute?"""
+    """Are the results large, in rows that are worth it, and cheap to compute?"""
     if not (len(outputs) <= _MOST and emit.target.triple.startswith("x86_64")
             and emit.target.tile.bits >= 256):
         return False
-    if any(op.name.rpartition(".")[2] in DEAR for op in ops):
+    dear = [op for op in ops if op.name.rpartition(".")[2] in DEAR]
+    if dear and (len(dear) > 1 or emit.target.tile.bits < 512
+                 or dear[0].name.rpartition(".")[2] not in _CHEAP):
         return False
     shape = outputs[0][0].shape
-    rows = len(shape) == 1 or (len(shape) > 1 and isinstance(shape[-1], int) and shape[-1] >= _BLOCK)
+    rows = len(shape) == 1 or (len(shape) > 1 and isinstance(shape[-1], int) and shape[-1] >= _SHORTEST)
     return rows and all(isinstance(v.type.nbytes, int) and v.type.nbytes >= emit.target.bytes_uncached
-                        and v.dtype.llvm in ("float", "i32") for v, _ in outputs)
+                        and v.dtype.kind != "complex" for v, _ in outputs)
 
 
-def stream(emit: Emitter, outputs: Sequence[tuple[Value, str]], index: tuple[Index, ...], low: Index,
-           high: Index) -> None:
-    """The loop over the last dim of the results from `low` to `high`, at `index` of the others."""
+def stream(emit: Emitter, outputs: Sequence[tuple[Value, str]], ops: Sequence[Op],
+           index: tuple[Index, ...], low: Index, high: Index) -> None:
+    """The loop over the last dim of the results of `ops` from `low` to `high`, at `index` of the
+    others."""
     row = emit.linear(outputs[0][0], (*index, 0))
-    pointers = [emit.inst(f"getelementptr float, ptr {p}, i64 {row}") for _, p in outputs]
-    around = _allowed(emit, outputs, pointers, low)
+    pointers = [emit.inst(f"getelementptr {v.dtype.storage}, ptr {p}, i64 {row}") for v, p in outputs]
+    # As many as LLVM takes at once: the inner loop becomes instructions, its buffers registers.
+    lanes = emit.target.tile.bits // 8 // max(
+        v.dtype.itemsize for v in (*emit.pointers, *(r for op in ops for r in op.results)))
+    whole = emit.iadd(low, emit.imul(emit.idiv(emit.isub(high, low), lanes), lanes))
+    middle = emit.inst(f"select i1 {_allowed(emit, outputs, pointers, low)}, i64 {whole}, i64 {low}")
     buffers = []
-    for _ in outputs:
+    for value, _ in outputs:
         buffers.append(f"%{emit.fresh('buffer')}")
-        emit.entry.append(f"  {buffers[-1]} = alloca [{_BLOCK} x float], align {LINE}")
-    with emit.loop(low, high, _BLOCK) as start, emit.scope():
-        end = emit.imin(emit.iadd(start, _BLOCK), high)
-        back = emit.isub(0, start)
-        targets = []
-        for pointer, buffer in zip(pointers, buffers, strict=True):
-            before = emit.inst(f"getelementptr float, ptr {buffer}, i64 {back}")
-            targets.append(emit.inst(f"select i1 {around}, ptr {before}, ptr {pointer}"))
-        with emit.loop(start, end, independent=True) as i, emit.scope():
-            registers = [emit.at(value, (*index, i)) for value, _ in outputs]
-            for (value, _), target, register in zip(outputs, targets, registers, strict=True):
-                place = emit.inst(f"getelementptr float, ptr {target}, i64 {i}")
-                emit.store_to(place, value.dtype, register)
-        size = emit.inst(f"select i1 {around}, i64 {emit.isub(end, start)}, i64 0")
-        for pointer, buffer in zip(pointers, buffers, strict=True):
-            into = emit.inst(f"getelementptr float, ptr {pointer}, i64 {start}")
-            _store_lines(emit, buffer, into, size)
+        emit.entry.append(f"  {buffers[-1]} = alloca [{lanes} x {value.dtype.storage}], align {LINE}")
+    note = _note(emit)
+    with emit.loop(low, middle, lanes) as start, emit.scope():
+        with emit.loop(0, lanes, independent=True) as i, emit.scope():
+            place = (*index, emit.iadd(start, i))
+            _elements(emit, outputs, place, buffers, i)
+            read = [v for v in emit.pointers if emit.knows(v, place)]
+        for value in read:
+            _prefetch(emit, emit.pointer(value, (*index, start)))
+        for (value, _), pointer, buffer in zip(outputs, pointers, buffers, strict=True):
+            size = lanes * value.dtype.itemsize
+            x = emit.inst(f"load <{size} x i8>, ptr {buffer}, align {LINE}")
+            into = emit.inst(f"getelementptr {value.dtype.storage}, ptr {pointer}, i64 {start}")
+            emit.do(f"store <{size} x i8> {x}, ptr {into}, align {size}{note}")
+    with emit.loop(middle, high, independent=True) as i, emit.scope():
+        _elements(emit, outputs, (*index, i), pointers, i)
+
+
+def _prefetch(emit: Emitter, pointer: str) -> None:
+    emit.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+    ahead = emit.inst(f"getelementptr i8, ptr {pointer}, i64 {_AHEAD}")
+    emit.do(f"call void @llvm.prefetch.p0(ptr {ahead}, i32 0, i32 3, i32 1)")
+
+
+def _elements(emit: Emitter, outputs: Sequence[tuple[Value, str]], index: tuple[Index, ...],
+              targets: Sequence[str], place: Index) -> None:
+    """Elements of the results, each at a place of its target."""
+    registers = [emit.at(value, index) for value, _ in outputs]
+    for (value, _), target, register in zip(outputs, targets, registers, strict=True):
+        pointer = emit.inst(f"getelementptr {value.dtype.storage}, ptr {target}, i64 {place}")
+        emit.store_to(pointer, value.dtype, register)
 
 
 def _allowed(emit: Emitter, outputs: Sequence[tuple[Value, str]], pointers: Sequence[str],
              low: Index) -> str:
     """Does the loop begin with a line of each result, and is none of them an operand?"""
     conditions = []
-    for (_, whole), pointer in zip(outputs, pointers, strict=True):
-        first = emit.inst(f"getelementptr float, ptr {pointer}, i64 {low}")
+    for (value, whole), pointer in zip(outputs, pointers, strict=True):
+        first = emit.inst(f"getelementptr {value.dtype.storage}, ptr {pointer}, i64 {low}")
         conditions.append(_begins_line(emit, first))
         place = emit.inst(f"ptrtoint ptr {whole} to i64")
         for operand in dict.fromkeys(emit.pointers.values()):
             other = emit.inst(f"ptrtoint ptr {operand} to i64")
             conditions.append(emit.icompare("ne", place, other))
     return emit.all(conditions)
-
-
-def _store_lines(emit: Emitter, buffer: str, into: str, size: Index) -> None:
-    """Copy words to a line of memory and those after it, not through the cache."""
-    count = LINE // 4
-    note = _note(emit)
-    line = f"<{count} x float>"
-    whole = emit.imul(emit.idiv(size, count), count)
-    with emit.loop(0, whole, count) as i:
-        source, place = (emit.inst(f"getelementptr float, ptr {p}, i64 {i}") for p in (buffer, into))
-        x = emit.inst(f"load {line}, ptr {source}, align {LINE}")
-        emit.do(f"store {line} {x}, ptr {place}, align {LINE}{note}")
-    with emit.loop(whole, size) as i:
-        source, place = (emit.inst(f"getelementptr float, ptr {p}, i64 {i}") for p in (buffer, into))
-        x = emit.inst(f"load float, ptr {source}, align 4")
-        emit.do(f"store float {x}, ptr {place}, align 4")
