@@ -2,13 +2,13 @@
 
 A tile register holds 16 rows of 64 bytes. The product of two takes 16 rows of 16 words of a and 16 rows
 of 16 words of b, and adds to 16 rows of 16 sums. Four registers of sums, two of a and two of b make the
-32 by 32 sums of a micro-kernel:
+32 by 32 sums of a micro-kernel, or fewer of them a smaller one:
 
     c[r, j] (+)= sum over k of a[r * a_row + k] * b[k * b_k + j]
 
-Words along K are taken 16 at a time, so that what is packed ends with zeros there. The shapes of the
-registers are a state of the thread: whole ones are configured at the start of a task, the variant for
-edges configures its own and puts them back. Source: Intel 64 Software Developer's Manual, volume 1,
+A convolution has loops around that over k (`tile.py`). Words along K are taken 16 at a time, so that
+what is packed ends with zeros there. The shapes of the registers are a state of the thread: whole ones
+are configured at the start of a task, the variant for edges configures its own and puts them back. Source: Intel 64 Software Developer's Manual, volume 1,
 chapter 18.
 """
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from .text import Index, Text
 
 if TYPE_CHECKING:
     from .emitter import Emitter
-    from .tile import Micro
+    from .tile import Micro, Tile
 
 ROWS = 16
 """Rows of a register, and words in one of its rows."""
@@ -46,10 +46,11 @@ def allowed() -> bool:
 
 
 @contextmanager
-def configured(emit: Emitter) -> Iterator[None]:
+def configured(emit: Emitter, tile: Tile) -> Iterator[None]:
     """Code in which registers are whole, as micro-kernels but those of edges expect. They are released
     after it: a thread that holds them takes longer to switch."""
-    shape = [1, *[0] * 15, *[_BYTES, 0] * 8, *[0] * 16, *[ROWS] * 8, *[0] * 8]
+    height = tile.rows // halves(tile)
+    shape = [1, *[0] * 15, *[_BYTES, 0] * 8, *[0] * 16, *[height] * 6, *[ROWS] * 2, *[0] * 8]
     emit.definitions[_WHOLE] = (f"@{_WHOLE} = private unnamed_addr constant [64 x i8]"
                                 f" [{', '.join(f'i8 {b}' for b in shape)}], align 64")
     emit.declare("declare void @llvm.x86.ldtilecfg(ptr)")
@@ -57,6 +58,11 @@ def configured(emit: Emitter) -> Iterator[None]:
     emit.do(f"call void @llvm.x86.ldtilecfg(ptr @{_WHOLE})")
     yield
     emit.do("call void @llvm.x86.tilerelease()")
+
+
+def halves(tile: Tile) -> int:
+    """Into how many registers the rows of a tile go; alike many, all of them."""
+    return -(-tile.rows // ROWS)
 
 
 def micro_kernel(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
@@ -67,6 +73,8 @@ def micro_kernel(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
 class _MicroKernel:
     def __init__(self, emit: Emitter, micro: Micro, edge: bool):
         self.emit, self.micro, self.edge, self.text = emit, micro, edge, Text()
+        self.halves, self.vectors = halves(micro.tile), micro.tile.vectors
+        self.height = micro.tile.rows // self.halves
         word = micro.product.word_bytes
         a_row, b_k, c_row = (
             stride if isinstance(stride, int) else parameter for stride, parameter in (
@@ -75,37 +83,57 @@ class _MicroKernel:
 
     def function(self, name: str) -> str:
         text = self.text
-        second = self._at("%a", text.imul(self.by_row, ROWS))
-        exists: tuple[tuple[str, str], ...] = (("", ""), ("", ""))
+        rows = ["%a", *(self._at("%a", self._offset(i * self.height)) for i in range(1, self.halves))]
+        exists = [[""] * self.vectors for _ in rows]
         if self.edge:
             self._configure(*((text.imin(n, ROWS), text.imax(text.isub(n, ROWS), 1))
                               for n in ("%rows", "%cols")))
             tall, wide = (text.icompare("sgt", n, ROWS) for n in ("%rows", "%cols"))
             # For rows that do not exist the first one again; what it gives is not stored.
-            second = text.inst(f"select i1 {tall}, ptr {second}, ptr %a")
-            exists = ("", wide), (tall, text.all([tall, wide]))
-        sums = [(register, self._at("%c", text.iadd(text.imul(self.by_c, i * ROWS), j * _BYTES)),
-                 exists[i][j]) for i in range(2) for j, register in enumerate(_SUMS[i])]
+            rows[1:] = [text.inst(f"select i1 {tall}, ptr {row}, ptr %a") for row in rows[1:]]
+            exists = [["", wide], [tall, text.all([tall, wide])]]
+        sums = [(_SUMS[i][j], self._at("%c", text.iadd(text.imul(self.by_c, i * self.height),
+                                                       j * _BYTES)), exists[i][j])
+                for i in range(self.halves) for j in range(self.vectors)]
         for register, _, _ in sums:
             self._do("tilezero", f"i8 {register}")
         if self.micro.adds:
             self._each(sums, "tileloadd64", "%add")
-        depth: Index = "%k" if self.micro.depth is None else self.micro.depth
-        with text.loop(0, depth, ROWS) as k:
-            self._step(("%a", second), k)
+        self._around(rows, 0, 0)
         self._each(sums, "tilestored64")
         if self.edge:
             self._configure((ROWS, ROWS), (ROWS, ROWS))
         for declaration in text.declarations:
             self.emit.declare(declaration)
         lines = "\n".join(text.lines)
+        counts = "".join(f", i64 %o{i}" for i in range(len(self.micro.outer)))
         return (f"define internal void @{name}(ptr noalias %a, ptr noalias %b, ptr noalias %c, i64 %k,"
-                f" i64 %ar, i64 %ak, i64 %bk, i64 %cr, i64 %rows, i64 %cols, i1 %add"
+                f" i64 %ar, i64 %ak, i64 %bk, i64 %cr, i64 %rows, i64 %cols{counts}, i1 %add"
                 f"{', ptr %coming' if self.micro.coming else ''}) #1 {{\n"
                 f"entry:\n  %shape = alloca [64 x i8], align 64\n  br label %start\n"
                 f"start:\n{lines}\n  ret void\n}}")
 
-    def _step(self, rows: tuple[str, str], k: Index) -> None:
+    def _offset(self, row: int) -> Index:
+        """Bytes from the first row of a."""
+        if self.micro.a_rows:
+            return self.micro.a_rows[row] * self.micro.product.word_bytes
+        return self.text.imul(self.by_row, row)
+
+    def _around(self, rows: Sequence[str], done: Index, number: int) -> None:
+        """The loops from `number` on, after `done` rounds of the loop over k."""
+        text, outer = self.text, self.micro.outer
+        depth: Index = "%k" if self.micro.depth is None else self.micro.depth
+        if number == len(outer):
+            right = self._at("%b", text.imul(text.imul(done, depth), self.by_k))
+            with text.loop(0, depth, ROWS) as k:
+                self._step(rows, right, k)
+            return
+        with text.loop(0, f"%o{number}") as i:
+            step = text.imul(i, outer[number] * self.micro.product.word_bytes)
+            self._around([self._at(row, step) for row in rows],
+                         text.iadd(text.imul(done, f"%o{number}"), i), number + 1)
+
+    def _step(self, rows: Sequence[str], right: str, k: Index) -> None:
         """The products of 16 words along K."""
         text = self.text
         lines = self.micro.coming * ROWS // self.micro.unroll
@@ -115,14 +143,14 @@ class _MicroKernel:
             for i in range(lines):
                 text.do(f"call void @llvm.prefetch.p0(ptr {self._at(coming, i * _BYTES)},"
                         " i32 0, i32 2, i32 1)")
-        for row, register in zip(rows, _LEFT, strict=True):
+        for row, register in zip(rows, _LEFT, strict=False):
             # Past the first-level cache, which keeps the panel of b: 20 %.
             self._move("tileloaddt164", register, self._at(row, text.imul(k, _WORD)), self.by_row)
-        right = self._at("%b", text.imul(k, self.by_k))
-        for j, register in enumerate(_RIGHT):
-            self._move("tileloadd64", register, self._at(right, j * _BYTES), self.by_k)
-        for i in range(2):
-            for j in range(2):
+        right = self._at(right, text.imul(k, self.by_k))
+        for j in range(self.vectors):
+            self._move("tileloadd64", _RIGHT[j], self._at(right, j * _BYTES), self.by_k)
+        for i in range(self.halves):
+            for j in range(self.vectors):
                 self._do(self.micro.product.intrinsic.removeprefix("llvm.x86."),
                          f"i8 {_SUMS[i][j]}, i8 {_LEFT[i]}, i8 {_RIGHT[j]}")
 
