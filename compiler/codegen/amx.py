@@ -8,8 +8,8 @@ of 16 words of b, and adds to 16 rows of 16 sums. Four registers of sums, two of
 
 A convolution has loops around that over k (`tile.py`). Words along K are taken 16 at a time, so that
 what is packed ends with zeros there. The shapes of the registers are a state of the thread: whole ones
-are configured at the start of a task, the variant for edges configures its own and puts them back. Source: Intel 64 Software Developer's Manual, volume 1,
-chapter 18.
+are configured at the start of a task, the variant for edges configures its own and puts them back.
+Source: Intel 64 Software Developer's Manual, volume 1, chapter 18.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .text import Index, Text
 
 if TYPE_CHECKING:
     from .emitter import Emitter
-    from .tile import Micro, Tile
+    from .tile import Micro
 
 ROWS = 16
 """Rows of a register, and words in one of its rows."""
@@ -46,10 +46,9 @@ def allowed() -> bool:
 
 
 @contextmanager
-def configured(emit: Emitter, tile: Tile) -> Iterator[None]:
-    """Code in which registers are whole, as micro-kernels but those of edges expect. They are released
-    after it: a thread that holds them takes longer to switch."""
-    height = tile.rows // halves(tile)
+def configured(emit: Emitter, height: int) -> Iterator[None]:
+    """Code in which registers are whole, of `height` rows, as micro-kernels but those of edges expect.
+    They are released after it: a thread that holds them takes longer to switch."""
     shape = [1, *[0] * 15, *[_BYTES, 0] * 8, *[0] * 16, *[height] * 6, *[ROWS] * 2, *[0] * 8]
     emit.definitions[_WHOLE] = (f"@{_WHOLE} = private unnamed_addr constant [64 x i8]"
                                 f" [{', '.join(f'i8 {b}' for b in shape)}], align 64")
@@ -60,9 +59,9 @@ def configured(emit: Emitter, tile: Tile) -> Iterator[None]:
     emit.do("call void @llvm.x86.tilerelease()")
 
 
-def halves(tile: Tile) -> int:
-    """Into how many registers the rows of a tile go; alike many, all of them."""
-    return -(-tile.rows // ROWS)
+def height_of(rows: int, lines: int = 1) -> int:
+    """Rows of a register, for a tile of one or two `lines` of evenly spaced rows."""
+    return rows // 2 if lines == 2 or rows > ROWS else rows
 
 
 def micro_kernel(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
@@ -73,8 +72,8 @@ def micro_kernel(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
 class _MicroKernel:
     def __init__(self, emit: Emitter, micro: Micro, edge: bool):
         self.emit, self.micro, self.edge, self.text = emit, micro, edge, Text()
-        self.halves, self.vectors = halves(micro.tile), micro.tile.vectors
-        self.height = micro.tile.rows // self.halves
+        self.height = height_of(micro.tile.rows, 2 if micro.a_rows else 1)
+        self.halves, self.vectors = micro.tile.rows // self.height, micro.tile.vectors
         word = micro.product.word_bytes
         a_row, b_k, c_row = (
             stride if isinstance(stride, int) else parameter for stride, parameter in (

@@ -5,6 +5,9 @@ times the input features: `[tap][feature]` are runs of the image. The kernel is 
 own into panels `[tap][feature][columns]`. A task is a block of outputs by a few panels; where it reads
 beyond the image, it first copies what it reads into its workspace, zeros around it.
 
+Where neighbours of K multiply in words (`product.py`), the features of a pixel are padded to whole
+steps along K: a task copies what it reads if they are not whole in the image.
+
 Where the input is dilated (the gradient of a strided convolution) the outputs are computed in parts,
 each by the taps that meet the input: nothing is multiplied by zeros. Parts of so few features that they
 would leave most of a vector empty are computed together instead, side by side in the columns.
@@ -14,17 +17,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import product as cartesian
 
 from ..ir.core import Op, Value
+from . import amx
 from .depthwise import depthwise, is_depthwise
 from .emitter import Emitter
 from .move import clear_run, copy_run, place
 from .outline import outlined
 from .pack import Packer
-from .product import Product
+from .product import product_of
 from .target import Target
 from .text import Index
 from .tile import Micro, Tile
@@ -88,6 +92,16 @@ def best_rows(target: Target, dtype, rows: int, more: int, columns: int, close: 
     return best[1], best[2]
 
 
+def register_rows(rows: int, more: int, columns: int) -> tuple[Tile, int]:
+    """`best_rows` for tile registers: of neighbouring outputs, or of a line of them each."""
+    vectors = 2 if columns > amx.ROWS else 1
+    if rows <= amx.ROWS:
+        lines = min(more, 2)
+        return Tile(rows * lines, vectors, amx.ROWS), lines
+    height = -(-rows // -(-rows // (2 * amx.ROWS)))
+    return Tile(height - height % 2, vectors, amx.ROWS), 1
+
+
 def _together(window: Window, lanes: int) -> bool:
     """Do the parts of the outputs take fewer vectors side by side, for all taps of any, than one by
     one? The gradient of an image of three colours takes a third."""
@@ -125,40 +139,49 @@ class _Convolution:
                  outputs: Sequence[Output]):
         self.emit, self.op, self.window, self.outputs = emit, op, window, outputs
         self.image, self.kernel = op.operands
-        self.out, self.dtype = op.result, op.result.dtype
-        lanes = target.tile.bits // self.dtype.bits
-        self.together = _together(window, lanes)
+        self.out, self.product = op.result, product_of(op, target)
+        assert self.product.packed is self.image.dtype, "layout widens what has no instruction"
+        self.sums, self.word = self.product.sums, self.product.word_type
+        lanes = target.tile.bits // self.sums.bits
+        self.together = self.product.group == 1 and _together(window, lanes)
         self.axes = tuple(a.together for a in window.axes) if self.together else window.axes
         self.columns = window.features
         if self.together:
             self.columns *= math.prod(len(a.parts) for a in window.axes)
-        self.input_features = window.groups * window.channels
+        step = self.product.group * self.product.depth
+        # In words, as all that the micro-kernel reads.
+        self.channels = -(-window.channels // step) * self.product.depth
+        self.input_features = window.groups * self.channels
         self.output_features = window.groups * window.features
         wide = self.axes[-1]
         tall = self.axes[-2].parts[0].count if len(self.axes) > 1 and all(
             len(a.parts) == 1 for a in self.axes[-2:]) else 1
-        self.copies = not all(a.inside for a in self.axes)
+        self.copies = window.channels % step != 0 or not all(a.inside for a in self.axes)
         # Pixels a multiple of 1 KB apart would share a few sets of the first-level cache.
-        uneven = self.copies and self.input_features * self.dtype.itemsize % 512 == 0
+        item = self.word.itemsize
+        uneven = self.copies and self.input_features * item % 512 == 0
         self.pitch = self.input_features + (lanes if uneven else 0)
-        self.depth = math.prod(a.taps for a in self.axes) * window.channels
-        item = self.dtype.itemsize
+        self.depth = math.prod(a.taps for a in self.axes) * self.channels
         close = self.depth * 4 * lanes * item <= _CLOSE_BYTES or (
             not self.copies and window.features <= 4 * lanes)
         # Parts that are computed together are one panel.
         vectors = {"vectors": [-(-self.columns // lanes)]} if self.together else {}
-        self.tile, self.stacked = best_rows(
-            target, self.dtype, min(p.count for p in wide.parts), tall, self.columns, close,
-            wide.stride * self.pitch * item, self.depth <= _SHORT, **vectors)
+        row = min(p.count for p in wide.parts)
+        if self.product.tiles:
+            self.tile, self.stacked = register_rows(row, tall, self.columns)
+        else:
+            self.tile, self.stacked = best_rows(
+                target, self.sums, row, tall, self.columns, close, wide.stride * self.pitch * item,
+                self.depth <= _SHORT, **vectors)
         self.width = self.tile.rows // self.stacked
         self.nr = self.tile.columns
-        self.product = Product(self.dtype, self.dtype)
-        self.packer = Packer(emit, self.dtype, self.product, self.tile)
+        self.packer = Packer(emit, self.kernel.dtype, self.product, self.tile)
         self.panels = -(-self.columns // self.nr)
         self._cut()
         # Outputs are stored a tile at a time, but where something is computed from them first.
         self.followed = any(v is not self.out for v, _ in outputs)
-        self.staged = self.together or self.followed or window.features % self.nr != 0
+        self.staged = (self.together or self.followed or window.features % self.nr != 0
+                       or self.out.dtype is not self.sums)
         # Taps along the innermost dim and features are one run, where no feature is skipped.
         self.joined = wide.spacing == 1 and window.groups == 1 and self.pitch == self.input_features
         self.sections = _sections(window) if self.together else []
@@ -166,7 +189,7 @@ class _Convolution:
 
     def _cut(self) -> None:
         """Blocks of outputs and of panels that make a task."""
-        size = self.dtype.itemsize
+        size = self.word.itemsize
         least = [1] * len(self.axes)
         least[-1] = self.width
         if self.stacked > 1:
@@ -189,7 +212,7 @@ class _Convolution:
     def emit_phases(self) -> None:
         emit, window = self.emit, self.window
         self._lay_out_kernel()
-        self.memory = emit.scratch(self.group_size * window.groups * self.dtype.itemsize)
+        self.memory = emit.scratch(self.group_size * window.groups * self.word.itemsize)
         with emit.phase(Work((window.groups * self.panels,), (), (1000, self.nr, self.depth))), \
                 emit.loop("%first", "%last") as number, emit.scope():
             self._pack(number)
@@ -207,7 +230,7 @@ class _Convolution:
             self.starts.append(total)
             # Whole squares are written where the kernel is transposed.
             taps = math.prod(len(p.taps) for p in part)
-            total += (taps * self.window.channels + self.tile.lanes) * self.nr
+            total += (taps * self.channels + self.tile.lanes) * self.nr
         self.panel_size = total
         self.group_size = total * self.panels
 
@@ -226,34 +249,34 @@ class _Convolution:
         group, panel = emit.idiv(number, self.panels), emit.irem(number, self.panels)
         column = emit.imul(panel, self.nr)
         feature = emit.iadd(emit.imul(group, window.features), column)
-        source = place(emit, self.dtype, emit.pointers[self.kernel],
+        source = place(emit, self.kernel.dtype, emit.pointers[self.kernel],
                        emit.imul(feature, by_feature))
-        target = place(emit, self.dtype, self.memory, emit.imul(number, self.panel_size))
+        target = place(emit, self.word, self.memory, emit.imul(number, self.panel_size))
         left = emit.isub(window.features, column)
         rows = []
         for start, part in zip(self.starts, self.parts, strict=True):
             for i, tap in enumerate(cartesian(*(p.taps for p in part))):
-                rows.append((_dot(tap, taps), start + i * window.channels * self.nr))
+                rows.append((_dot(tap, taps), start + i * self.channels * self.nr))
         with self._each_tap(rows) as (begin, end):
             self.packer.panel(
-                place(emit, self.dtype, source, begin), place(emit, self.dtype, target, end),
+                place(emit, self.kernel.dtype, source, begin), place(emit, self.word, target, end),
                 by_channel, by_feature, window.channels, left)
 
     def _pack_together(self, taps: list[int], by_channel: int, by_feature: int) -> None:
         """The panel of all parts. What is where one has no tap is multiplied, and not used."""
         emit, window = self.emit, self.window
-        clear_run(emit, self.dtype, self.tile.lanes, self.memory, 0, self.panel_size)
-        rows = [(_dot(tap, taps), start + i * window.channels * self.nr + number * window.features)
+        clear_run(emit, self.word, self.tile.lanes, self.memory, 0, self.panel_size)
+        rows = [(_dot(tap, taps), start + i * self.channels * self.nr + number * window.features)
                 for start, section in zip(self.starts, self.sections, strict=True)
                 for number, elements in section.elements.items() for i, tap in enumerate(elements)]
         with self._each_tap(rows) as (begin, end), \
                 emit.loop(0, window.channels) as k, emit.scope(), \
                 emit.loop(0, window.features) as j, emit.scope():
             source = emit.iadd(emit.imul(k, by_channel), emit.imul(j, by_feature))
-            element = emit.load_from(place(emit, self.dtype, emit.pointers[self.kernel],
-                                           emit.iadd(begin, source)), self.dtype)
+            element = emit.load_from(place(emit, self.word, emit.pointers[self.kernel],
+                                           emit.iadd(begin, source)), self.word)
             target = emit.iadd(emit.iadd(end, emit.imul(k, self.nr)), j)
-            emit.store_to(place(emit, self.dtype, self.memory, target), self.dtype, element)
+            emit.store_to(place(emit, self.word, self.memory, target), self.word, element)
 
     @contextmanager
     def _each_tap(self, rows: list[tuple[int, int]]) -> Iterator[tuple[Index, Index]]:
@@ -283,12 +306,12 @@ class _Convolution:
         images = emit.extent(self.image, 0)
         n, share = emit.irem(task, images), emit.idiv(task, images)
         self.n, self.low, self.high = n, low, high
-        size = math.prod(a.size for a in self.axes) * self.input_features
-        self.base = place(emit, self.dtype, emit.pointers[self.image], emit.imul(n, size))
-        memory, item = "", self.dtype.itemsize
+        size = math.prod(a.size for a in self.axes) * window.groups * window.channels
+        self.base = place(emit, self.image.dtype, emit.pointers[self.image], emit.imul(n, size))
+        memory, item = "", self.word.itemsize
         self.buffer_size = self.tile.rows * self.nr
         buffers = max(len(self.sections), 1) if self.staged else 0
-        tile = -(-buffers * self.buffer_size * item // 64) * 64
+        tile = -(-buffers * self.buffer_size * self.sums.itemsize // 64) * 64
         region = math.prod(self.spans) * self.pitch * item if self.copies else 0
         if tile or region:
             memory = emit.workspace(tile + region + 64)
@@ -296,14 +319,16 @@ class _Convolution:
         sizes = [a.size for a in self.axes]
         if self.copies:
             sizes = self.spans
-            source, self.base = self.base, place(emit, self.dtype, memory, tile // item)
+            source, self.base = self.base, place(emit, self.word, memory, tile // item)
             self._copy(source)
         self.pitches = [math.prod(sizes[i + 1:]) * self.pitch for i in range(len(sizes))]
         first = emit.imul(share, self.task_panels)
         last = emit.imin(emit.iadd(first, self.task_panels), self.panels)
-        with emit.loop(0, window.groups) as group, emit.scope(), \
+        registers = amx.configured(emit, amx.height_of(self.tile.rows, self.stacked)) if (
+            self.product.tiles) else nullcontext()
+        with registers, emit.loop(0, window.groups) as group, emit.scope(), \
                 emit.loop(first, last) as panel, emit.scope():
-            weights = place(emit, self.dtype, self.memory, emit.imul(
+            weights = place(emit, self.word, self.memory, emit.imul(
                 emit.iadd(emit.imul(group, self.panels), panel), self.panel_size))
             runs = list(zip(self.parts, self.starts, strict=True))
             if self.together:
@@ -314,34 +339,36 @@ class _Convolution:
 
     def _copy(self, source: str) -> None:
         """What the task reads, into its workspace, zeros where there is no input."""
-        emit, features, lanes = self.emit, self.input_features, self.tile.lanes
+        emit, dtype, group = self.emit, self.image.dtype, self.product.group
+        features, pitch = self.window.groups * self.window.channels, self.pitch * group
+        lanes = self.tile.lanes * group
         # Lines are copied whole where pixels are neighbours in the workspace, too.
-        lines = self.pitch == features
+        lines = pitch == features
         wide = self.axes[-1]
         outer = self.axes[:-1] if lines else self.axes
-        run, size = (self.spans[-1] * features, wide.size * features) if lines else (features, features)
+        run, size = (self.spans[-1] * features, wide.size * features) if lines else (
+            self.input_features * group, features)
         begin: Index = 0
-        end: Index = run
+        end: Index = run if lines else features
         if lines:
             # The part of a line that exists, as of the first element that is read.
             before = emit.imul(emit.iadd(emit.imul(self.low[-1], wide.stride), wide.first), features)
             begin = emit.imin(emit.imax(emit.isub(0, before), 0), run)
             end = emit.imax(emit.imin(emit.isub(size, before), run), begin)
-            source = place(emit, self.dtype, source, before)
+            source = place(emit, dtype, source, before)
 
         def nest(i: int, position: Index, offset: Index, inside: list[str]) -> None:
             if i == len(outer):
-                target = place(emit, self.dtype, self.base, emit.imul(
-                    position, run if lines else self.pitch))
+                target = place(emit, dtype, self.base, emit.imul(position, run if lines else pitch))
                 low, high = begin, end
                 if inside:
                     exists = emit.all(inside)
                     low = emit.inst(f"select i1 {exists}, i64 {begin}, i64 {run}")
                     high = emit.inst(f"select i1 {exists}, i64 {end}, i64 {run}")
-                clear_run(emit, self.dtype, lanes, target, 0, low)
-                copy_run(emit, self.dtype, lanes, place(
-                    emit, self.dtype, source, emit.imul(offset, size)), target, low, high)
-                clear_run(emit, self.dtype, lanes, target, high, run)
+                clear_run(emit, dtype, lanes, target, 0, low)
+                copy_run(emit, dtype, lanes, place(emit, dtype, source, emit.imul(offset, size)),
+                         target, low, high)
+                clear_run(emit, dtype, lanes, target, high, run)
                 return
             axis = outer[i]
             first = emit.iadd(emit.imul(self.low[i], axis.stride), axis.first)
@@ -360,7 +387,7 @@ class _Convolution:
         emit, window = self.emit, self.window
         column = emit.imul(panel, self.nr)
         feature = emit.iadd(emit.imul(group, window.features), column)
-        base = place(emit, self.dtype, self.base, emit.imul(group, window.channels))
+        base = place(emit, self.word, self.base, emit.imul(group, self.channels))
         outer = tuple(a.spacing * p for a, p in zip(self.axes[:-1], self.pitches, strict=False))
         if not self.joined:
             outer = (*outer, self.axes[-1].spacing * self.pitches[-1])
@@ -384,8 +411,8 @@ class _Convolution:
                     shift = _dot([t.origin - p.origin for t, p in zip(taps, part, strict=True)],
                                  self.pitches)
                     reads.append(self._existing(
-                        taps[0], at[0], place(emit, self.dtype, a, shift),
-                        place(emit, self.dtype, weights, panel_start), *self._counts(taps)))
+                        taps[0], at[0], place(emit, self.word, a, shift),
+                        place(emit, self.word, weights, panel_start), *self._counts(taps)))
                 self._tile(micro, part, reads, at, skip, feature, column)
                 return
             axis, mine = self.axes[i], part[i]
@@ -404,7 +431,7 @@ class _Convolution:
                 if not mine.taps:
                     position = 0
                 nest(i + 1, [*at, begin], [*skip, emit.isub(t, begin) if begin != t else 0],
-                     place(emit, self.dtype, a, emit.imul(position, self.pitches[i])))
+                     place(emit, self.word, a, emit.imul(position, self.pitches[i])))
 
         nest(0, [], [], base)
 
@@ -412,8 +439,8 @@ class _Convolution:
         """K, and how often the loops around it run."""
         counts = tuple(len(t.taps) for t in taps)
         if not self.joined:
-            return self.window.channels, counts
-        return counts[-1] * self.window.channels, counts[:-1]
+            return self.channels, counts
+        return counts[-1] * self.channels, counts[:-1]
 
     def _existing(self, part: Part, first: Index, a: str, weights: str, depth: Index,
                   counts: tuple[Index, ...]) -> tuple[str, str, Index, tuple[Index, ...]]:
@@ -435,8 +462,8 @@ class _Convolution:
         run: Index = depth
         for count in counts[1:]:
             run = emit.imul(run, count)
-        return (place(emit, self.dtype, a, emit.imul(low, axis.spacing * self.pitches[0])),
-                place(emit, self.dtype, weights, emit.imul(emit.imul(low, run), self.nr)),
+        return (place(emit, self.word, a, emit.imul(low, axis.spacing * self.pitches[0])),
+                place(emit, self.word, weights, emit.imul(emit.imul(low, run), self.nr)),
                 depth, (emit.imax(emit.isub(high, low), 0), *counts[1:]))
 
     def _tile(self, micro: Micro, part, reads, at, skip, feature: Index, column: Index) -> None:
@@ -447,13 +474,13 @@ class _Convolution:
             position: Index = self.n
             for o, axis in zip(outputs, self.axes, strict=True):
                 position = emit.iadd(emit.imul(position, axis.out), o)
-            c = place(emit, self.dtype, emit.pointers[self.out],
+            c = place(emit, self.sums, emit.pointers[self.out],
                       emit.iadd(emit.imul(position, self.output_features), feature))
             ((a, weights, depth, counts),) = reads
             micro.call(emit, a, weights, c, depth, "false", counts=counts)
             return
         for number, (a, weights, depth, counts) in enumerate(reads):
-            buffer = place(emit, self.dtype, self.buffer, number * self.buffer_size)
+            buffer = place(emit, self.sums, self.buffer, number * self.buffer_size)
             micro.call(emit, a, weights, buffer, depth, "false", counts=counts)
         columns: Index = self.nr
         if self.columns % self.nr:
@@ -474,31 +501,31 @@ class _Convolution:
             index[-1] = emit.iadd(index[-1], emit.imul(w, self.axes[-1].step))
             if self.stacked > 1:
                 index[-2] = emit.iadd(index[-2], emit.imul(r, self.axes[-2].step))
-            line = place(emit, self.dtype, buffer, emit.imul(
+            line = place(emit, self.sums, buffer, emit.imul(
                 emit.iadd(emit.imul(r, self.width), w), self.nr))
             if self.together:
                 self._add_sections(line)
                 self._store_parts(line, n, index)
             else:
-                with emit.loop(0, columns) as j, emit.scope():
-                    self._store(place(emit, self.dtype, line, j), [n, *index, emit.iadd(feature, j)])
+                with emit.loop(0, columns, independent=True) as j, emit.scope():
+                    self._store(place(emit, self.sums, line, j), [n, *index, emit.iadd(feature, j)])
 
     def _add_sections(self, line: str) -> None:
         """Add up a row of what the sections gave, each for the parts that have its taps."""
         emit, lanes, features = self.emit, self.tile.lanes, self.window.features
-        vector, kind = f"<{lanes} x {self.dtype.llvm}>", f"v{lanes}f{self.dtype.bits}"
+        vector, kind = f"<{lanes} x {self.sums.llvm}>", f"v{lanes}f{self.sums.bits}"
         for v in range(0, self.nr, lanes):
             total = ""
             for number, section in enumerate(self.sections):
                 bits = ", ".join(f"i1 {'true' if (v + i) // features in section.elements else 'false'}"
                                  for i in range(lanes))
-                source = place(emit, self.dtype, line, number * self.buffer_size + v)
+                source = place(emit, self.sums, line, number * self.buffer_size + v)
                 value = emit.inst(f"call {vector} @llvm.masked.load.{kind}.p0(ptr {source},"
-                                  f" i32 {self.dtype.itemsize}, <{lanes} x i1> <{bits}>,"
+                                  f" i32 {self.sums.itemsize}, <{lanes} x i1> <{bits}>,"
                                   f" {vector} zeroinitializer)")
                 total = emit.inst(f"fadd {vector} {total}, {value}") if total else value
-            emit.do(f"store {vector} {total}, ptr {place(emit, self.dtype, line, v)},"
-                    f" align {self.dtype.itemsize}")
+            emit.do(f"store {vector} {total}, ptr {place(emit, self.sums, line, v)},"
+                    f" align {self.sums.itemsize}")
 
     def _store_parts(self, line: str, n: Index, first: list[Index]) -> None:
         """Store a row of all parts, of which `first` is where the first one begins: along the innermost
@@ -514,23 +541,24 @@ class _Convolution:
                     nest(i + 1, emit.iadd(emit.imul(number, len(outer[i].parts)), p),
                          [*index, emit.iadd(first[i], p)])
                 return
-            source = place(emit, self.dtype, line, emit.imul(number, run))
+            source = place(emit, self.sums, line, emit.imul(number, run))
             count = emit.imin(emit.imul(emit.isub(wide.out, first[-1]), features), run)
             if self.followed:
                 with emit.loop(0, count) as j, emit.scope():
-                    self._store(place(emit, self.dtype, source, j), [
+                    self._store(place(emit, self.sums, source, j), [
                         *index, emit.iadd(first[-1], emit.idiv(j, features)), emit.irem(j, features)])
                 return
-            target = place(emit, self.dtype, emit.pointers[self.out],
+            target = place(emit, self.sums, emit.pointers[self.out],
                            emit.linear(self.out, [*index, first[-1], 0]))
-            copy_run(emit, self.dtype, self.tile.lanes, source, target, 0, count)
+            copy_run(emit, self.sums, self.tile.lanes, source, target, 0, count)
 
         nest(0, 0, [n])
 
     def _store(self, source: str, index: list[Index]) -> None:
         """Compute the outputs from an element of the convolution."""
         emit = self.emit
-        with emit.given(self.out, emit.load_from(source, self.dtype)):
+        total = emit.rounded(emit.load_from(source, self.sums), self.out.dtype)
+        with emit.given(self.out, total):
             registers = [emit.at(value, index) for value, _ in self.outputs]
         position = emit.linear(self.out, index)
         for (value, pointer), register in zip(self.outputs, registers, strict=True):

@@ -384,7 +384,7 @@ class _Gemm:
     def _blocks(self, a: str, b: str, c: str, rows: Index, columns: Index, first_panel: Index,
                 packed: tuple[str, str, str]) -> None:
         # Once even if K is 0: the result is zeros then.
-        registers = amx.configured(self.emit, self.tile) if self.product.tiles else nullcontext()
+        registers = amx.configured(self.emit, amx.ROWS) if self.product.tiles else nullcontext()
         with registers, self._each_sum() as (term, in_a, in_b):
             a, b = self.pack_a.at(a, in_a), self.pack_b.at(b, in_b)
             with self.emit.loop(0, self.emit.imax(self.count_k, 1), self.step) as k, self.emit.scope():

@@ -24,7 +24,7 @@ def clear_run(emit: Emitter, dtype: DType, lanes: int, target: str, low: Index, 
 def copy_run(emit: Emitter, dtype: DType, lanes: int, source: str, target: str, low: Index,
              high: Index) -> None:
     """The elements from `low` to before `high` of two runs; source and target begin alike."""
-    vector, kind = f"<{lanes} x {dtype.llvm}>", f"v{lanes}f{dtype.bits}"
+    vector, kind = _kind(dtype, lanes)
     emit.declare(f"declare {vector} @llvm.masked.load.{kind}.p0(ptr, i32, <{lanes} x i1>, {vector})")
 
     def load(i: Index, mask: str | None) -> str:
@@ -39,7 +39,7 @@ def copy_run(emit: Emitter, dtype: DType, lanes: int, source: str, target: str, 
 
 def _run(emit: Emitter, dtype: DType, lanes: int, target: str, low: Index, high: Index,
          value: Callable[[Index, str | None], str]) -> None:
-    vector, kind = f"<{lanes} x {dtype.llvm}>", f"v{lanes}f{dtype.bits}"
+    vector, kind = _kind(dtype, lanes)
     emit.declare(f"declare void @llvm.masked.store.{kind}.p0({vector}, ptr, i32, <{lanes} x i1>)")
     count = emit.imax(emit.isub(high, low), 0)
     whole = emit.iadd(low, emit.imul(emit.idiv(count, lanes), lanes))
@@ -52,3 +52,10 @@ def _run(emit: Emitter, dtype: DType, lanes: int, target: str, low: Index, high:
     rest = value(whole, mask)
     emit.do(f"call void @llvm.masked.store.{kind}.p0({vector} {rest},"
             f" ptr {place(emit, dtype, target, whole)}, i32 {dtype.itemsize}, <{lanes} x i1> {mask})")
+
+
+def _kind(dtype: DType, lanes: int) -> tuple[str, str]:
+    """The LLVM type of a vector of elements, narrow ones as integers, and the suffix of intrinsics."""
+    if dtype.llvm in ("float", "double"):
+        return f"<{lanes} x {dtype.llvm}>", f"v{lanes}f{dtype.bits}"
+    return f"<{lanes} x i{dtype.bits}>", f"v{lanes}i{dtype.bits}"

@@ -39,6 +39,11 @@ class Product:
         return "i32" if self.group > 1 else self.packed.llvm
 
     @property
+    def word_type(self) -> DType:
+        """Of a word in memory."""
+        return I32 if self.group > 1 else self.packed
+
+    @property
     def word_bytes(self) -> int:
         return self.group * self.packed.itemsize
 

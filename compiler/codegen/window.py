@@ -148,9 +148,10 @@ def gradient_window(op: Op) -> Window | None:
 
 
 def _known(op: Op, extents) -> bool:
-    """Floats of one type, and sizes known and not 0."""
-    dtype = op.result.dtype
-    return (dtype.is_float and dtype.bits >= 32 and all(v.dtype is dtype for v in op.operands)
+    """Floats of one type, or narrow ones (only where the target multiplies them: `passes/layout.py`),
+    and sizes known and not 0."""
+    (lhs, rhs), result = (v.dtype for v in op.operands), op.result.dtype
+    return (result.is_float and lhs is rhs and (lhs is result or result.bits <= 32)
             and len(op.result.shape) > 2 and all(isinstance(e, int) and e > 0 for e in extents))
 
 

@@ -19,7 +19,16 @@ from ..ir.dims import Dim, Extent
 from ..ir.dtypes import F32
 from ..ir.structs import ConvDimensionNumbers
 from ..numpy import direct
-from ..numpy.promote import ArrayLike, Value, asarray, dtype_of, floating, shape_text, unify
+from ..numpy.promote import (
+    ArrayLike,
+    Value,
+    asarray,
+    dtype_argument,
+    dtype_of,
+    floating,
+    shape_text,
+    unify,
+)
 from ..ops.reduction import identity_of, reducer
 from ..trace.core import Array, bind
 
@@ -119,7 +128,7 @@ def _conv_rank(x: Value, kernel: Value, data_format: str) -> tuple[int, ...]:
 def _result(x: Value, preferred_element_type):
     if preferred_element_type is None:
         return dtype_of(x)
-    return tnp.result_type(preferred_element_type)
+    return dtype_argument(preferred_element_type)
 
 
 def _dimension_numbers(rank: int, channel: int, dims, swap: bool = False) -> ConvDimensionNumbers:

@@ -14,6 +14,8 @@ from collections import Counter
 import numpy as np
 
 from ..codegen.matrix import is_matrix_product
+from ..codegen.product import product_of
+from ..codegen.target import Target
 from ..ir.core import Function, Op, TensorType, Value
 from ..ir.dtypes import F32, DType
 from ..ir.rewrite import Rewriter
@@ -22,7 +24,7 @@ from ..ops.contraction import convolution_defaults
 from ..ops.declare import definition
 
 
-def layout(function: Function, target=None) -> Function:
+def layout(function: Function, target: Target | None = None) -> Function:
     """Canonicalise every dot_general and convolution."""
     rewriter = Rewriter(function)
     readers = Counter(v for op in function.ops for v in op.operands)
@@ -36,7 +38,7 @@ def layout(function: Function, target=None) -> Function:
         if rule is None:
             rewriter.copy(op)
         else:
-            rewriter.replace(op, [rule(op, rewriter)])
+            rewriter.replace(op, [rule(op, rewriter, target)])
     return rewriter.finish()
 
 
@@ -82,7 +84,7 @@ def _transpose(rewriter: Rewriter, op: Op, value: Value, permutation: list[int])
                    {"permutation": tuple(permutation)})
 
 
-def _dot(op: Op, rewriter: Rewriter) -> Value:
+def _dot(op: Op, rewriter: Rewriter, target: Target | None) -> Value:
     """Order the rhs as batching, contracting, free: contiguous along the last result dim. A matrix
     times a vector is the vector times the matrix."""
     n: DotDimensionNumbers = op.attributes["dot_dimension_numbers"]
@@ -104,7 +106,7 @@ def _dot(op: Op, rewriter: Rewriter) -> Value:
     return _append(rewriter, op, op.name, [lhs, rhs], attributes, [op.result.type])
 
 
-def _convolution(op: Op, rewriter: Rewriter) -> Value:
+def _convolution(op: Op, rewriter: Rewriter, target: Target | None) -> Value:
     """Put the dims of an image last to first in memory as batch, spatial, features."""
     if op.result.type.size == 0:
         # Nothing to compute, and padding of an empty dim may be negative.
@@ -115,8 +117,9 @@ def _convolution(op: Op, rewriter: Rewriter) -> Value:
     lhs, rhs = (rewriter[v] for v in op.operands)
     n: ConvDimensionNumbers = a["dimension_numbers"]
     regular = _is_regular(op, a)
-    if _is_narrow(op) and not (regular and not _is_weight_gradient(op, a) and _is_product(a, rhs)):
-        return _widened(op, rewriter, lhs, rhs)
+    if _is_narrow(op) and not (regular and not _is_weight_gradient(op, a) and (
+            _is_product(a, rhs) or _is_direct(op, a, target))):
+        return _widened(op, rewriter, target, lhs, rhs)
     if not regular:
         return _generic_convolution(op, rewriter, lhs, rhs, a)
     # A reversed kernel (of an input gradient) is read backwards where it is.
@@ -169,11 +172,22 @@ def _is_narrow(op: Op) -> bool:
     return all(d.is_float and d.bits <= 32 for d in dtypes) and any(d.bits < 32 for d in dtypes)
 
 
-def _widened(op: Op, rewriter: Rewriter, lhs: Value, rhs: Value) -> Value:
+def _is_direct(op: Op, a, target: Target | None) -> bool:
+    """Has the target an instruction for convolutions of these narrow floats?"""
+    if target is None or a["feature_group_count"] > 1:
+        return False
+    product = product_of(op, target)
+    channels, step = op.operands[1].shape[a["dimension_numbers"].kernel_input_feature_dimension], (
+        product.group * product.depth)
+    # Whole steps along K: for less than half a step, f32 does no more products.
+    return product.group > 1 and isinstance(channels, int) and 2 * channels >= step
+
+
+def _widened(op: Op, rewriter: Rewriter, target: Target | None, lhs: Value, rhs: Value) -> Value:
     """The convolution of the same numbers in f32, rounded once at the end."""
     wide = Op(op.definition, [_converted(rewriter, op, v, F32) for v in (lhs, rhs)],
               [op.result.type.with_dtype(F32)], {**op.attributes, "dtype": F32}, (), op.location)
-    return _converted(rewriter, op, _convolution(wide, rewriter), op.result.dtype)
+    return _converted(rewriter, op, _convolution(wide, rewriter, target), op.result.dtype)
 
 
 def _converted(rewriter: Rewriter, op: Op, value: Value, dtype: DType) -> Value:

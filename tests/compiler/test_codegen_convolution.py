@@ -4,12 +4,14 @@ any batch, against the evaluator, which NumPy does in f64 and which is itself te
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import tfn.compiler.numpy as tnp
 from tfn.compiler import nn
+from tfn.compiler.codegen.target import Target
 from tfn.compiler.compile import compile_function
 from tfn.compiler.ir.core import TensorType
 from tfn.compiler.ir.dims import Dim
@@ -27,7 +29,7 @@ BATCH = Dim.named("batch")
 
 
 def random(*shape, dtype="float32"):
-    return RNG.standard_normal(shape).astype(dtype)
+    return RNG.standard_normal(shape).astype(as_dtype(dtype).numpy)
 
 
 def compiled(program, *arrays, symbolic=()):
@@ -106,9 +108,16 @@ def test_convolutions_and_their_gradients(name, dtype):
     check(with_gradients(**options), random(*x, dtype=dtype), random(*w, dtype=dtype))
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+HOST = Target.host()
+NARROW = {
+    "bf16": ("bfloat16", ""), "bf16 in vectors": ("bfloat16", "+amx-bf16"),
+    "bf16 as f32": ("bfloat16", "+amx-bf16 +avx512bf16"), "f16": ("float16", "")}
+"""An element type, and features of this machine not to use."""
+
+
+@pytest.mark.parametrize("way", NARROW)
 @pytest.mark.parametrize("name", CASES)
-def test_narrow_floats_are_rounded_once(name, dtype):
+def test_narrow_floats_are_rounded_once(name, way):
     """Of small whole numbers, whose sums are exact in f32."""
     x, w, options = CASES[name]
 
@@ -120,12 +129,28 @@ def test_narrow_floats_are_rounded_once(name, dtype):
               [TensorType(s, F32) for s in (x, w)])[0].returns[0].shape
     arrays = [RNG.integers(-3, 4, shape).astype(np.float64) for shape in (x, w, y)]
     wide, _ = trace(program, [TensorType(a.shape, F64) for a in arrays])
-    narrow = as_dtype(dtype)
-    found = compiled(program, *(a.astype(narrow.numpy) for a in arrays))(
-        *(a.astype(narrow.numpy) for a in arrays))
+    narrow = as_dtype(NARROW[way][0])
+    features = [f for f in HOST.features.split(",") if f not in NARROW[way][1].split()]
+    function, _ = trace(program, [TensorType(a.shape, narrow) for a in arrays])
+    executable = compile_function(function, replace(HOST, features=",".join(features)))
+    found = executable(*(a.astype(narrow.numpy) for a in arrays))
     for one, right in zip(found, evaluate(wide, arrays), strict=True):
         assert one.dtype == narrow.numpy
         np.testing.assert_array_equal(one, right.astype(narrow.numpy))
+
+
+@pytest.mark.parametrize("channels", [3, 40, 64])
+@pytest.mark.parametrize(("given", "wanted"), [
+    ("bfloat16", "float32"), ("float16", "float32"), ("float32", "bfloat16"), ("float32", "float64")])
+def test_results_of_another_type(given, wanted, channels):
+    x, w = (RNG.integers(-3, 4, s).astype(as_dtype(given).numpy)
+            for s in ((2, 9, 8, channels), (3, 3, channels, 20)))
+    run = jit(lambda x, w: nn.conv(x, w, padding="same", preferred_element_type=wanted))
+    expected = jit(lambda x, w: nn.conv(x, w, padding="same"))(
+        x.astype(np.float64), w.astype(np.float64))
+    found = np.asarray(run(x, w))
+    assert found.dtype == as_dtype(wanted).numpy
+    np.testing.assert_array_equal(found, np.asarray(expected).astype(found.dtype))
 
 
 def test_blocks_of_a_large_image():
@@ -182,9 +207,10 @@ def test_no_image():
     np.testing.assert_array_equal(dw, np.zeros((3, 3, 3, 4), np.float32))
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_any_batch_by_the_same_kernels(channels):
-    x, w = random(21, 7, 8, 3), random(3, 3, channels, 6 * 3 // channels)
+@pytest.mark.parametrize(("shape", "dtype"), [
+    ((1, 18), "float32"), ((3, 6), "float32"), ((40, 20), "bfloat16"), ((64, 32), "bfloat16")])
+def test_any_batch_by_the_same_kernels(shape, dtype):
+    x, w = random(21, 7, 8, max(shape[0], 3), dtype=dtype), random(3, 3, *shape, dtype=dtype)
     program = with_gradients(padding="same", strides=1)
     any_batch = compiled(program, x, w, symbolic=(0,))
     whole = any_batch(x, w)
@@ -205,7 +231,7 @@ import numpy as np
 from tfn.compiler import nn
 from tfn.compiler.compile import compile_function
 from tfn.compiler.ir.core import TensorType
-from tfn.compiler.ir.dtypes import F32
+from tfn.compiler.ir.dtypes import BF16, F32
 from tfn.compiler.trace.core import trace
 from tfn.compiler.trace.grad import vjp
 
@@ -216,10 +242,11 @@ def program(x, w):
 rng = np.random.default_rng(0)
 for shapes in [((5, 14, 14, 40), (3, 3, 40, 72)), ((9, 7, 7, 64), (3, 3, 64, 64)),
                ((9, 28, 28, 40), (3, 3, 1, 40))]:
-    arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
-    function, _ = trace(program, [TensorType(s, F32) for s in shapes])
-    for result in compile_function(function)(*arrays):
-        print(hashlib.sha256(result.tobytes()).hexdigest())
+    for dtype in (F32, BF16):
+        arrays = [rng.standard_normal(s).astype(dtype.numpy) for s in shapes]
+        function, _ = trace(program, [TensorType(s, dtype) for s in shapes])
+        for result in compile_function(function)(*arrays):
+            print(hashlib.sha256(result.tobytes()).hexdigest())
 """
 
 
@@ -261,11 +288,12 @@ def test_a_residual_updated_in_place(inputs, per_group):
     np.testing.assert_allclose(found, r + right, rtol=1e-5, atol=1e-5)
 
 
-def test_infinities_and_nans_stay_where_they_are():
-    x, w = random(1, 9, 9, 4), random(3, 3, 4, 8)
+@pytest.mark.parametrize(("dtype", "channels"), [("float32", 4), ("bfloat16", 40), ("bfloat16", 64)])
+def test_infinities_and_nans_stay_where_they_are(dtype, channels):
+    x, w = random(1, 9, 9, channels, dtype=dtype), random(3, 3, channels, 8, dtype=dtype)
     x[0, 4, 4, 1], x[0, 0, 8, 2] = np.nan, np.inf
     found = compiled(lambda x, w: [nn.conv(x, w, padding="same")], x, w)(x, w)[0]
-    bad = ~np.isfinite(found)
+    bad = ~np.isfinite(found.astype(np.float32))
     expected = np.zeros((1, 9, 9), bool)
     expected[0, 3:6, 3:6] = expected[0, 0:2, 7:9] = True
     np.testing.assert_array_equal(bad, np.broadcast_to(expected[..., None], bad.shape))
