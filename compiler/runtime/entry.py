@@ -19,7 +19,7 @@ import numpy as np
 
 from ..codegen.native import Loader
 from ..errors import UnsupportedError
-from ..locks import new_rlock, once
+from ..locks import new_lock, once
 from .disk import cached_object
 from .memory import ALIGNMENT, PIECE, Memory, allocate, header, new_piece
 
@@ -371,24 +371,31 @@ class _Pieces:
         self.rows: list[np.ndarray] = []
         """The two words of each result in the table of the entry."""
         self._kept: list[list[np.ndarray]] = [[] for _ in results]
-        self._lock = new_rlock()
+        self._lock = new_lock()
 
     def __call__(self, number: int) -> np.ndarray:
         size = self.results[number].nbytes
         if size > _SMALL:
             return self.memory.take(size)
         piece = new_piece(size)
-        # Another thread may enter at any bytecode, so both words name living pieces at all times: an
-        # old piece goes after the words have changed, and nobody sees half a change.
-        with self._lock:
-            old, new = self._kept[number], [*self._kept[number][-1:], piece]
-            for held in new:
-                header(held)[0] += 1
-            self._kept[number] = new
-            self.rows[number][:] = id(new[0]), id(piece)
-            for held in old:
-                header(held)[0] -= 1
+        # Another thread may be at it, or this one: collecting cycles runs the code of others.
+        if self._lock.acquire(blocking=False):
+            try:
+                self._keep(number, piece)
+            finally:
+                self._lock.release()
         return piece
+
+    def _keep(self, number: int, piece: np.ndarray) -> None:
+        """At every bytecode, where another thread may enter or an interrupt end this, both words name
+        pieces that are kept, and no more references are counted as ours than there are."""
+        kept = self._kept[number]
+        kept.append(piece)
+        header(piece)[0] = 1
+        self.rows[number][:] = id(kept[-2:][0]), id(piece)
+        while len(kept) > 2:
+            header(kept[0])[0] -= 1
+            del kept[0]
 
     def __del__(self) -> None:
         for piece in (p for kept in self._kept for p in kept):

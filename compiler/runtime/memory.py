@@ -11,7 +11,9 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+from collections import OrderedDict
 from collections.abc import Sequence
+from threading import get_ident
 
 import numpy as np
 
@@ -90,45 +92,63 @@ _UNSHARED = _base_references(array_on(new_piece(1), (1,), np.dtype(np.uint8)))
 
 
 class Memory:
-    """Pieces by size class. `limit` bounds the bytes held on to, those in use included."""
+    """Pieces by size class. `limit` bounds the bytes held on to, those in use included.
+
+    An interrupt may end a method at any bytecode, yet no more references are counted as ours than there
+    are.
+    """
 
     def __init__(self, limit: int | None = None):
         self.limit = _default_limit() if limit is None else limit
-        self.held = 0
-        self._classes: dict[int, list[np.ndarray]] = {}
+        self._classes: OrderedDict[int, list[np.ndarray]] = OrderedDict()
+        """Those used longest ago come first."""
         self._lock = new_rlock()
+        self._taker: int | None = None
+
+    @property
+    def held(self) -> int:
+        """Bytes held on to."""
+        return sum(room * len(pieces) for room, pieces in self._classes.items())
 
     def take(self, size: int) -> np.ndarray:
         """A piece with room for `size` bytes that nobody else uses."""
         room = _class(size)
+        if self._taker == get_ident():
+            # Collecting cycles runs the code of others, which has called a program from in here.
+            return new_piece(room)
         with self._lock:
-            pieces = self._classes.pop(room, [])
-            self._classes[room] = pieces
-            for number in range(len(pieces)):
-                held = pieces[number:number + 1]
-                if _references(held) == _IDLE + 1:
-                    return held[0]
-            piece = new_piece(room)
-            if room <= self.limit:
-                self._keep(room, piece)
-            return piece
+            self._taker = get_ident()
+            try:
+                return self._take(room)
+            finally:
+                self._taker = None
+
+    def _take(self, room: int) -> np.ndarray:
+        pieces = self._classes.setdefault(room, [])
+        self._classes.move_to_end(room)
+        for number in range(len(pieces)):
+            held = pieces[number:number + 1]
+            if _references(held) == _IDLE + 1:
+                return held[0]
+        piece = new_piece(room)
+        if room <= self.limit:
+            self._keep(room, piece)
+        return piece
 
     def _keep(self, room: int, piece: np.ndarray) -> None:
         pieces = self._classes[room]
         if len(pieces) >= _PER_CLASS:
             self._release(room)
-        header(piece)[0] += 1
         pieces.append(piece)
-        self.held += room
+        header(piece)[0] = 1
         while self.held > self.limit:
-            # The classes used longest ago come first.
             self._release(next(iter(self._classes)))
 
     def _release(self, room: int) -> None:
         pieces = self._classes[room]
         if pieces:
-            header(pieces.pop(0))[0] -= 1
-            self.held -= room
+            header(pieces[0])[0] -= 1
+            del pieces[0]
         if not pieces:
             del self._classes[room]
 

@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import gc
+import itertools
 import os
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from tfn.compiler.ir.dtypes import BF16, F32, F64
 from tfn.compiler.ir.evaluator import evaluate
 from tfn.compiler.runtime import memory
 from tfn.compiler.runtime.bound import _BEFORE
-from tfn.compiler.runtime.entry import _SMALL
+from tfn.compiler.runtime.entry import _SMALL, Result, _Pieces
 from tfn.compiler.runtime.memory import Memory, allocate, header
 from tfn.compiler.trace.core import bind, trace
 from tfn.compiler.trace.jit import jit
@@ -161,6 +162,31 @@ def test_sizes_take_turns():
         run(np.ones((4, 3), np.float32), np.ones((5, 3), np.float32))
 
 
+def at_bytecode(number, function, happen, results):
+    """Call `happen` before a bytecode of those `function` runs here; False when there are fewer."""
+    count = 0
+
+    def trace(frame, event, _):
+        nonlocal count
+        if not frame.f_code.co_filename.endswith(("entry.py", "memory.py")):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            count += 1
+            if count == number + 1:
+                happen()
+        return trace
+
+    sys.settrace(trace)
+    try:
+        results.append(function())
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(None)
+    return count > number
+
+
 class TestMemoryOfResults:
     @pytest.mark.parametrize("size", [7, _SMALL, 1 << 20])
     def test_results_that_are_kept_keep_their_values(self, size):
@@ -218,6 +244,36 @@ class TestMemoryOfResults:
                 assert all(threads.map(calls, inputs))
         finally:
             sys.setswitchinterval(before)
+
+    @pytest.mark.parametrize("happens", ["an interrupt", "another call"])
+    @pytest.mark.parametrize("of", ["small results", "large results"])
+    def test_at_any_moment(self, of, happens):
+        """An interrupt, or a finalizer that calls the program, between any two bytecodes."""
+        moments = itertools.takewhile(lambda m: self.is_well(m, of, happens), range(1000))
+        assert 50 < sum(1 for _ in moments) < 1000
+
+    def is_well(self, moment, of, happens):
+        """Check what is true when something has happened; False when nothing has."""
+        store = Memory(limit=14_000)
+        pieces = _Pieces([Result((4,), np.dtype(np.float32))], store)
+        pieces.rows.append(np.zeros(2, np.int64))
+        take = (lambda: pieces(0)) if of == "small results" else (lambda: store.take(4000))
+        seen = [take() for _ in range(4)]
+
+        def happen():
+            if happens == "an interrupt":
+                raise KeyboardInterrupt
+            seen.append(take())
+
+        came = at_bytecode(moment, take, happen, seen)
+        seen.append(take())
+        kept = pieces._kept[0] + [p for c in store._classes.values() for p in c]
+        assert set(pieces.rows[0]) <= {0, *map(id, kept)}
+        for piece in seen:
+            assert header(piece)[0] <= sum(piece is k for k in kept)
+        assert len({id(p) for p in seen}) == len(seen)
+        assert len(kept) <= 8
+        return came
 
     def test_a_result_outlives_its_program(self):
         run = compiled(lambda x: [x + 1], (9,))
