@@ -23,6 +23,9 @@ from ..ir.structs import ConvDimensionNumbers, DotDimensionNumbers
 from ..ops.contraction import convolution_defaults
 from ..ops.declare import definition
 
+_FEATURES, _TAPS = 32, 25
+"""Of a kernel whose gradient is a sum of products: the fewest, and the most."""
+
 
 def layout(function: Function, target: Target | None = None) -> Function:
     """Canonicalise every dot_general and convolution."""
@@ -117,9 +120,12 @@ def _convolution(op: Op, rewriter: Rewriter, target: Target | None) -> Value:
     lhs, rhs = (rewriter[v] for v in op.operands)
     n: ConvDimensionNumbers = a["dimension_numbers"]
     regular = _is_regular(op, a)
-    if _is_narrow(op) and not (regular and not _is_weight_gradient(op, a) and (
-            _is_product(a, rhs) or _is_direct(op, a, target))):
-        return _widened(op, rewriter, target, lhs, rhs)
+    if _is_narrow(op):
+        gradient = _is_weight_gradient(op, a)
+        if regular and gradient and _is_sum_of_products(op, a, target):
+            return _sum_of_products(op, rewriter, lhs, rhs, a)
+        if not regular or gradient or not (_is_product(a, rhs) or _is_direct(op, a, target)):
+            return _widened(op, rewriter, target, lhs, rhs)
     if not regular:
         return _generic_convolution(op, rewriter, lhs, rhs, a)
     # A reversed kernel (of an input gradient) is read backwards where it is.
@@ -181,6 +187,53 @@ def _is_direct(op: Op, a, target: Target | None) -> bool:
         product.group * product.depth)
     # Whole steps along K: for less than half a step, f32 does no more products.
     return product.group > 1 and isinstance(channels, int) and 2 * channels >= step
+
+
+def _is_sum_of_products(op: Op, a, target: Target | None) -> bool:
+    """Is the gradient of a kernel better a product of all pixels for each of its taps, since the target
+    has an instruction for products of narrow floats?"""
+    n: ConvDimensionNumbers = a["dimension_numbers"]
+    features = [op.result.shape[d] for d in (n.output_batch_dimension, n.output_feature_dimension)]
+    taps = math.prod(int(op.result.shape[d]) for d in n.output_spatial_dimensions)  # type: ignore[arg-type]
+    return (target is not None and product_of(op, target).tiles and a["batch_group_count"] == 1
+            and set(a["lhs_dilation"]) == {1} and not any(a["window_reversal"])
+            and all(isinstance(f, int) and f >= _FEATURES for f in features) and taps <= _TAPS)
+
+
+def _sum_of_products(op: Op, rewriter: Rewriter, lhs: Value, rhs: Value, a) -> Value:
+    """The products of what each tap reads and the cotangent, in f32, rounded once at the end."""
+    n: ConvDimensionNumbers = a["dimension_numbers"]
+    taps = [int(op.result.shape[d]) for d in n.output_spatial_dimensions]  # type: ignore[call-overload]
+    lhs = _padded(rewriter, op, lhs, a)
+    lhs = _transpose(rewriter, op, lhs, [n.input_feature_dimension, *n.input_spatial_dimensions,
+                                         n.input_batch_dimension])
+    rhs = _transpose(rewriter, op, rhs, [n.kernel_input_feature_dimension,
+                                         *n.kernel_spatial_dimensions,
+                                         n.kernel_output_feature_dimension])
+    pixels = rhs.shape[1:-1]
+    channels, features = lhs.shape[-1], rhs.shape[-1]
+    contracted = tuple(range(len(lhs.shape) - 1))
+    dims = DotDimensionNumbers((), (), contracted, contracted)
+    parts = []
+    for tap in np.ndindex(*taps):
+        starts = (0, *(t * s for t, s in zip(tap, a["window_strides"], strict=True)), 0)
+        limits = (lhs.shape[0], *(s + (p - 1) * d + 1 for s, p, d in zip(
+            starts[1:-1], pixels, a["rhs_dilation"], strict=True)), channels)
+        read = lhs if (*starts, *limits) == (*[0] * len(limits), *lhs.shape) and not (
+            set(a["rhs_dilation"]) - {1}) else _append(
+                rewriter, op, "stablehlo.slice", [lhs],
+                {"start_indices": starts, "limit_indices": limits,
+                 "strides": (1, *a["rhs_dilation"], 1)})
+        product = _append(rewriter, op, "stablehlo.dot_general", [read, rhs],
+                          {"dot_dimension_numbers": dims, "dtype": F32})
+        parts.append(_append(rewriter, op, "stablehlo.reshape", [product],
+                             {"shape": (1, channels, features)}))
+    whole = parts[0] if len(parts) == 1 else _append(
+        rewriter, op, "stablehlo.concatenate", parts, {"dimension": 0})
+    whole = _append(rewriter, op, "stablehlo.reshape", [whole], {"shape": (*taps, channels, features)})
+    order = [*n.output_spatial_dimensions, n.output_batch_dimension, n.output_feature_dimension]
+    result = _transpose(rewriter, op, whole, [order.index(d) for d in range(len(order))])
+    return _converted(rewriter, op, result, op.result.dtype)
 
 
 def _widened(op: Op, rewriter: Rewriter, target: Target | None, lhs: Value, rhs: Value) -> Value:
