@@ -11,7 +11,7 @@ of the kernel cache.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +31,9 @@ from .gemm import gemm
 from .matrix import is_matrix_product
 from .overwrite import overwritable
 from .rows import Rows, collapsed, emit_rows, rows_of
-from .stream import finish_streams, is_streamed, stream
+from .stream import finish_streams, inner_loop, is_streamed
 from .target import Target
+from .text import Index
 from .transpose import transposed, transposition
 from .update import update_window, updated
 from .weight_gradient import weight_gradient
@@ -214,30 +215,30 @@ def _element_loops(emit: Emitter, outputs: list[tuple[Value, str]], ops: list[Op
         shape = value.shape
         outer = min(len(shape), 2 if len(shape) > 2 else 1)
         cost = element_cost(ops, value)
-        streamed = ops if is_streamed(emit, group, ops) else []
+        loop = inner_loop(emit, group, ops)
         with emit.phase(Work(tuple(shape[:outer]), cost=(cost, *shape[outer:]))):
             if outer == 0:
                 _nest(emit, group, ())
                 continue
             alone = outer == len(shape) == 1
-            if alone and streamed:
-                stream(emit, group, streamed, (), "%first", "%last")
+            if alone and loop:
+                loop((), "%first", "%last")
             else:
                 with emit.loop("%first", "%last", independent=alone) as task, emit.scope():
                     if outer == 1:
-                        _nest(emit, group, (task,), streamed=streamed)
+                        _nest(emit, group, (task,), inner=loop)
                     else:
-                        inner = emit.extent(value, 1)
-                        _nest(emit, group, (emit.idiv(task, inner), emit.irem(task, inner)),
-                              streamed=streamed)
-            if streamed:
+                        second = emit.extent(value, 1)
+                        _nest(emit, group, (emit.idiv(task, second), emit.irem(task, second)),
+                              inner=loop)
+            if loop and is_streamed(emit, group, ops):
                 finish_streams(emit)
 
 
 def _nest(emit: Emitter, group, index, part: tuple[Value, int] | None = None,
-          streamed: Sequence[Op] = ()) -> None:
+          inner: Callable[[tuple, Index, Index], None] | None = None) -> None:
     """The loops from dim `len(index)` on; `part`: an operand of a concatenation, where it begins;
-    `streamed`: the ops of results that go around the cache."""
+    `inner`: emits the innermost loop where it is not as any other."""
     first, d = group[0][0], len(index)
     # Where a result is written over an operand, each element is read where it is written.
     innermost = d + 1 == len(first.shape)
@@ -250,11 +251,11 @@ def _nest(emit: Emitter, group, index, part: tuple[Value, int] | None = None,
                     _nest(emit, group, (*index, i), (operand, start))
                 start = end
             return
-        if streamed and innermost:
-            stream(emit, group, streamed, index, 0, emit.extent(first, d))
+        if inner and innermost:
+            inner(index, 0, emit.extent(first, d))
             return
         with emit.loop(0, emit.extent(first, d), independent=innermost) as i, emit.scope():
-            _nest(emit, group, (*index, i), part, streamed)
+            _nest(emit, group, (*index, i), part, inner)
         return
     if part is None:
         registers = [emit.at(value, index) for value, _ in group]

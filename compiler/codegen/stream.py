@@ -9,9 +9,11 @@ is written over an operand, whose lines are in the cache already (decided when t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 from ..ir.core import Op, Value
+from ..ir.dtypes import F16
 from .emitter import Emitter
 from .target import LINE
 from .text import Index
@@ -19,10 +21,14 @@ from .work import DEAR
 
 _LARGE = 8 << 20
 """Bytes from which whole lines go past the cache. Loops over elements: `Target.bytes_uncached`."""
+_FAR = 4 << 20
+"""Bytes of operands and results that are worth reading ahead: more than the second level holds."""
 _SHORTEST = 256
 """Elements of a row that is worth it."""
 _AHEAD = 4096
 """Bytes that are asked for before they are read: processors look ahead to the end of a page only."""
+_MANY = 16
+"""As many at a time as otherwise where elements are skipped, or LLVM would read them one by one."""
 _MOST = 2
 """Results of a kernel: each has a buffer."""
 _CHEAP = frozenset({"exponential", "tanh", "gelu", "gelu_slope", "gelu_tanh", "gelu_tanh_slope"})
@@ -67,57 +73,99 @@ def _begins_line(emit: Emitter, pointer: str) -> str:
     return emit.icompare("eq", emit.inst(f"and i64 {begin}, {LINE - 1}"), 0)
 
 
+def inner_loop(emit: Emitter, outputs: Sequence[tuple[Value, str]], ops: Sequence[Op]
+               ) -> Callable[[tuple[Index, ...], Index, Index], None] | None:
+    """What emits the loop over the last dim of large results of `ops`, given the index of the others
+    and where it begins and ends; None where it is as any other loop."""
+    target, shape = emit.target, outputs[0][0].shape
+    values = [*emit.pointers, *(v for v, _ in outputs)]
+    if not (target.triple.startswith("x86_64") and target.tile.bits >= 256) or any(
+            v.dtype.kind == "complex" for v in values):
+        return None
+    # As many as LLVM takes at once: the inner loop becomes instructions.
+    lanes = target.tile.bits // 8 // max(
+        v.dtype.itemsize for v in (*values, *(r for op in ops for r in op.results)))
+    skips = any(op.name == "stablehlo.slice" and op.attributes["strides"][-1:] != (1,) for op in ops)
+    if is_streamed(emit, outputs, ops):
+        count = max(lanes, LINE // min(v.dtype.itemsize for v, _ in outputs))
+        return functools.partial(_stream, emit, outputs, _MANY * count if skips else count)
+    far = sum(v.type.nbytes for v in values if isinstance(v.type.nbytes, int)) >= _FAR
+    if far and not skips and (len(shape) == 1 or (len(shape) > 1 and isinstance(shape[-1], int) and (
+            shape[-1] >= _SHORTEST and shape[-1] % lanes == 0))):
+        return functools.partial(_ahead, emit, outputs, lanes)
+    return None
+
+
 def is_streamed(emit: Emitter, outputs: Sequence[tuple[Value, str]], ops: Sequence[Op]) -> bool:
     """Are the results large, in rows that are worth it, and cheap to compute?"""
-    if not (len(outputs) <= _MOST and emit.target.triple.startswith("x86_64")
-            and emit.target.tile.bits >= 256):
-        return False
     dear = [op for op in ops if op.name.rpartition(".")[2] in DEAR]
-    if dear and (len(dear) > 1 or emit.target.tile.bits < 512
-                 or dear[0].name.rpartition(".")[2] not in _CHEAP):
+    if len(outputs) > _MOST or (dear and (len(dear) > 1 or emit.target.tile.bits < 512
+                                         or dear[0].name.rpartition(".")[2] not in _CHEAP)):
         return False
     shape = outputs[0][0].shape
     rows = len(shape) == 1 or (len(shape) > 1 and isinstance(shape[-1], int) and shape[-1] >= _SHORTEST)
+    # LLVM forgets of vectors of halves that they should go past the cache.
     return rows and all(isinstance(v.type.nbytes, int) and v.type.nbytes >= emit.target.bytes_uncached
-                        and v.dtype.kind != "complex" for v, _ in outputs)
+                        and v.dtype is not F16 for v, _ in outputs)
 
 
-def stream(emit: Emitter, outputs: Sequence[tuple[Value, str]], ops: Sequence[Op],
-           index: tuple[Index, ...], low: Index, high: Index) -> None:
-    """The loop over the last dim of the results of `ops` from `low` to `high`, at `index` of the
-    others."""
-    row = emit.linear(outputs[0][0], (*index, 0))
-    pointers = [emit.inst(f"getelementptr {v.dtype.storage}, ptr {p}, i64 {row}") for v, p in outputs]
-    # As many as LLVM takes at once: the inner loop becomes instructions, its buffers registers.
-    lanes = emit.target.tile.bits // 8 // max(
-        v.dtype.itemsize for v in (*emit.pointers, *(r for op in ops for r in op.results)))
+def _ahead(emit: Emitter, outputs: Sequence[tuple[Value, str]], lanes: int, index: tuple[Index, ...],
+           low: Index, high: Index) -> None:
+    """The loop over elements that reads operands ahead."""
+    pointers = _rows(emit, outputs, index)
     whole = emit.iadd(low, emit.imul(emit.idiv(emit.isub(high, low), lanes), lanes))
+    with emit.loop(low, whole, lanes) as start, emit.scope():
+        _vector(emit, outputs, lanes, index, start, pointers, start)
+    with emit.loop(whole, high, short=True) as i, emit.scope():
+        _elements(emit, outputs, (*index, i), pointers, i)
+
+
+def _stream(emit: Emitter, outputs: Sequence[tuple[Value, str]], count: int, index: tuple[Index, ...],
+            low: Index, high: Index) -> None:
+    """The loop over elements, `count` of them at a time, that stores results past the cache, if it
+    may. Buffers of a few vectors become registers."""
+    pointers = _rows(emit, outputs, index)
+    whole = emit.iadd(low, emit.imul(emit.idiv(emit.isub(high, low), count), count))
     middle = emit.inst(f"select i1 {_allowed(emit, outputs, pointers, low)}, i64 {whole}, i64 {low}")
     buffers = []
     for value, _ in outputs:
         buffers.append(f"%{emit.fresh('buffer')}")
-        emit.entry.append(f"  {buffers[-1]} = alloca [{lanes} x {value.dtype.storage}], align {LINE}")
+        emit.entry.append(f"  {buffers[-1]} = alloca [{count} x {value.dtype.storage}], align {LINE}")
     note = _note(emit)
-    with emit.loop(low, middle, lanes) as start, emit.scope():
-        with emit.loop(0, lanes, independent=True) as i, emit.scope():
-            place = (*index, emit.iadd(start, i))
-            _elements(emit, outputs, place, buffers, i)
-            read = [v for v in emit.pointers if emit.knows(v, place)]
-        for value in read:
-            _prefetch(emit, emit.pointer(value, (*index, start)))
+    with emit.loop(low, middle, count) as start, emit.scope():
+        _vector(emit, outputs, count, index, start, buffers, 0)
         for (value, _), pointer, buffer in zip(outputs, pointers, buffers, strict=True):
-            size = lanes * value.dtype.itemsize
-            x = emit.inst(f"load <{size} x i8>, ptr {buffer}, align {LINE}")
+            size = min(LINE, count * value.dtype.itemsize)
             into = emit.inst(f"getelementptr {value.dtype.storage}, ptr {pointer}, i64 {start}")
-            emit.do(f"store <{size} x i8> {x}, ptr {into}, align {size}{note}")
+            for offset in range(0, count * value.dtype.itemsize, size):
+                here, there = (emit.inst(f"getelementptr i8, ptr {p}, i64 {offset}")
+                               for p in (buffer, into))
+                x = emit.inst(f"load <{size} x i8>, ptr {here}, align {size}")
+                emit.do(f"store <{size} x i8> {x}, ptr {there}, align {size}{note}")
     with emit.loop(middle, high, independent=True) as i, emit.scope():
         _elements(emit, outputs, (*index, i), pointers, i)
 
 
-def _prefetch(emit: Emitter, pointer: str) -> None:
+def _rows(emit: Emitter, outputs: Sequence[tuple[Value, str]], index: tuple[Index, ...]) -> list[str]:
+    """Where the rows of the results begin."""
+    row = emit.linear(outputs[0][0], (*index, 0))
+    return [emit.inst(f"getelementptr {v.dtype.storage}, ptr {p}, i64 {row}") for v, p in outputs]
+
+
+def _vector(emit: Emitter, outputs: Sequence[tuple[Value, str]], count: int, index: tuple[Index, ...],
+            start: Index, targets: Sequence[str], first: Index) -> None:
+    """So many elements of the results from `start` on, at the places of their targets from `first` on;
+    what will be read later is read ahead."""
+    with emit.loop(0, count, independent=True) as i, emit.scope():
+        place = (*index, emit.iadd(start, i))
+        _elements(emit, outputs, place, targets, emit.iadd(first, i))
+        read = [v for v in emit.pointers if emit.knows(v, place)]
     emit.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-    ahead = emit.inst(f"getelementptr i8, ptr {pointer}, i64 {_AHEAD}")
-    emit.do(f"call void @llvm.prefetch.p0(ptr {ahead}, i32 0, i32 3, i32 1)")
+    for value in read:
+        pointer = emit.pointer(value, (*index, start))
+        for line in range(_AHEAD, _AHEAD + count * value.dtype.itemsize, LINE):
+            ahead = emit.inst(f"getelementptr i8, ptr {pointer}, i64 {line}")
+            emit.do(f"call void @llvm.prefetch.p0(ptr {ahead}, i32 0, i32 3, i32 1)")
 
 
 def _elements(emit: Emitter, outputs: Sequence[tuple[Value, str]], index: tuple[Index, ...],

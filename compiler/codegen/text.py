@@ -82,11 +82,12 @@ class Text:
         self.declarations.add(declaration)
 
     @contextmanager
-    def loop(self, low: Index, high: Index, step: Index = 1, independent: bool = False
-             ) -> Iterator[str]:
+    def loop(self, low: Index, high: Index, step: Index = 1, independent: bool = False,
+             short: bool = False) -> Iterator[str]:
         """`for i in range(low, high, step)`, tested before the first round.
 
-        `independent`: no round reads or writes what another writes, which LLVM need not find out.
+        `independent`: no round reads or writes what another writes, which LLVM need not find out;
+        `short`: there are too few rounds for vectors.
         """
         head, body, done = (self.fresh(p) for p in ("head", "body", "done"))
         before = self.current
@@ -102,7 +103,8 @@ class Text:
         following = self.inst(f"add nuw nsw i64 {index}, {step}")
         self.lines[place] = (
             f"  {index} = phi i64 [{low}, %{before}], [{following}, %{self.current}]")
-        self.do(f"br label %{head}{self._independent(place) if independent else ''}")
+        note = self._independent(place) if independent else self._short() if short else ""
+        self.do(f"br label %{head}{note}")
         self.block(done)
 
     def _independent(self, start: int) -> str:
@@ -117,6 +119,12 @@ class Text:
             if (" = load " in line or line.startswith("  store ")) and "ptr %cell" not in line:
                 self.lines[number] = f"{line}, !llvm.access.group !{group}"
         return f", !llvm.loop !{group + 1}"
+
+    def _short(self) -> str:
+        group = len(self.metadata)
+        self.metadata += [f"!{group} = distinct !{{!{group}, !{group + 1}}}",
+                          f'!{group + 1} = !{{!"llvm.loop.vectorize.enable", i1 false}}']
+        return f", !llvm.loop !{group}"
 
     # -- index arithmetic -------------------------------------------------------------------------
 

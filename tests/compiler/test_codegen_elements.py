@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tfn.compiler.numpy as tnp
-from tfn.compiler.codegen import target
+from tfn.compiler.codegen import stream, target
 from tfn.compiler.codegen.target import Target
 from tfn.compiler.compile import compile_function
 from tfn.compiler.ir.core import TensorType
@@ -225,10 +225,11 @@ STREAMS = {
     "dear": lambda x, y: [tnp.exp(x) * y],
     "halves": lambda x, y: [(x + y).astype("float16")],
     "bfloat16": lambda x, y: [(x + y).astype("bfloat16").astype("float32").astype("bfloat16")],
-    "bytes": lambda x, y: [(x * 10 + y).astype("int8")],
+    "bytes": lambda x, y: [(x + y).astype("int8")],
     "truths": lambda x, y: [x < y],
     "doubles": lambda x, y: [(x.astype("float64") + y).astype("float32")],
     "double results": lambda x, y: [x.astype("float64") + y],
+    "every other": lambda x, y: [tnp.concatenate([x, y], -1)[..., ::2] + x],
     "several types": lambda x, y: [x + y, (x - y).astype("int8")],
 }
 
@@ -236,22 +237,30 @@ STREAMS = {
 @pytest.mark.parametrize("shape", [(1,), (255,), (256,), (4096,), (300_000,), (3, 1024), (5, 333),
                                    (2, 3, 272)])
 @pytest.mark.parametrize("program", STREAMS.values(), ids=STREAMS)
-def test_results_that_go_around_the_cache(program, shape, monkeypatch):
-    """As large ones do; here all."""
-    monkeypatch.setattr(target, "BYTES_UNCACHED", (("", 0),))
+@pytest.mark.parametrize("past", [True, False], ids=["past the cache", "read ahead"])
+def test_large_results(program, shape, past, monkeypatch):
+    """They go around the cache, or their operands are read ahead; here all."""
+    monkeypatch.setattr(target, "BYTES_UNCACHED", (("", 0 if past else 1 << 60),))
+    monkeypatch.setattr(stream, "_FAR", 0)
     x, y = values(F32, shape), values(F32, shape)[::-1].copy()
     function, _ = trace(program, [TensorType(shape, F32)] * 2)
     executable = compile_function(function)
     bits = Target.host().tile.bits
     if bits >= 256 and Target.host().triple.startswith("x86_64") and (
             bits == 512 or program is not STREAMS["dear"]):
-        assert any("nontemporal" in k.text for k in executable.plan.kernels()) == (
-            len(shape) == 1 or shape[-1] >= 256)
+        text = "".join(k.text for k in executable.plan.kernels())
+        stored = (past and (len(shape) == 1 or shape[-1] >= 256)
+                  and program is not STREAMS["halves"])
+        assert ("nontemporal" in text) == stored
+        whole = len(shape) == 1 or (shape[-1] >= 256 and shape[-1] % 64 == 0)
+        if stored or (whole and program is not STREAMS["every other"]):
+            assert "llvm.prefetch" in text
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for found, expected in zip(executable(x, y), evaluate(function, [x, y]), strict=True):
             assert found.dtype == expected.dtype
-            np.testing.assert_allclose(found.astype(np.float64), expected.astype(np.float64), rtol=1e-6)
+            np.testing.assert_allclose(found.astype(np.float64), expected.astype(np.float64),
+                                       rtol=1e-6, atol=1e-38)
 
 
 def test_a_large_result_over_its_operand(monkeypatch):
