@@ -198,7 +198,9 @@ class _Group:
                    "backend": self.backend, "excluded": self.excluded, "channel": str(channel),
                    "done": sorted(self.finished)}
         environment = {**os.environ, "KERAS_HOME": str(self.home / "keras"), "TMPDIR": str(folder),
-                       "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+                       "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "",
+                       # What the user adds to pytest's options is for other tests.
+                       "PYTEST_ADDOPTS": ""}
         if self.jobs > 1:
             threads = max(1, (os.cpu_count() or 1) // self.jobs)
             environment.setdefault("TFN_NUM_THREADS", str(threads))
