@@ -35,13 +35,16 @@ from .tile import Micro, Tile
 from .window import Part, Window, blocks, direct_window
 from .work import Work
 
-_REGION_BYTES = 256 << 10
+_REGION_BYTES = 288 << 10
 """What a task reads of the image stays in the second-level cache, beside a panel of the kernel."""
 _CLOSE_BYTES = 40 << 10
 """A panel of the kernel of this size is close enough."""
 _SHORT = 160
-_TASKS = 4
-"""Tasks of an image large enough to share."""
+_FAR_BYTES = 1 << 20
+"""A kernel of this size is far away once it is packed: by a task for itself, where it is the only one
+that uses it. A third of the time of 512 features of 7x7 pixels."""
+_TASKS, _MANY_TASKS = 4, 16
+"""Tasks of an image large enough to share, and of a batch that need not share its images."""
 _PICOSECONDS = 10
 
 Output = tuple[Value, str]
@@ -177,7 +180,7 @@ class _Convolution:
         self.nr = self.tile.columns
         self.packer = Packer(emit, self.kernel.dtype, self.product, self.tile)
         self.panels = -(-self.columns // self.nr)
-        self._cut()
+        self._cut(target)
         # Outputs are stored a tile at a time, but where something is computed from them first.
         self.followed = any(v is not self.out for v, _ in outputs)
         self.staged = (self.together or self.followed or window.features % self.nr != 0
@@ -187,7 +190,7 @@ class _Convolution:
         self.sections = _sections(window) if self.together else []
         self.parts = [s.parts for s in self.sections] or list(cartesian(*(a.parts for a in self.axes)))
 
-    def _cut(self) -> None:
+    def _cut(self, target: Target) -> None:
         """Blocks of outputs and of panels that make a task."""
         size = self.word.itemsize
         least = [1] * len(self.axes)
@@ -206,6 +209,12 @@ class _Convolution:
         self.spans = [a.span(s) for a, s in zip(self.axes, self.sizes, strict=True)]
         shares = 1 if self.window.groups > 1 else -(-_TASKS // math.prod(self.cuts))
         self.task_panels = -(-self.panels // min(shares, self.panels))
+        # Of many images a task does as many panels as stay near from one to the next: what it reads is
+        # copied once for all of these.
+        panel = self.depth * self.nr * size
+        most = self.panels if self.window.groups > 1 else max(
+            min(target.bytes_near // panel, self.panels), 1)
+        self.many_panels = -(-self.panels // -(-self.panels // most))
 
     # -- phases -------------------------------------------------------------------------------------
 
@@ -213,15 +222,23 @@ class _Convolution:
         emit, window = self.emit, self.window
         self._lay_out_kernel()
         self.memory = emit.scratch(self.group_size * window.groups * self.word.itemsize)
-        with emit.phase(Work((window.groups * self.panels,), (), (1000, self.nr, self.depth))), \
-                emit.loop("%first", "%last") as number, emit.scope():
-            self._pack(number)
-        shares = -(-self.panels // self.task_panels)
+        with emit.phase(Work((window.groups * self.panels,), (), (1000, self.nr, self.depth))):
+            last = "%last"
+            if self.packs_alone:
+                last = emit.inst(f"select i1 {self._is_alone()}, i64 0, i64 %last")
+            with emit.loop("%first", last) as number, emit.scope():
+                self._pack(number, place(emit, self.word, self.memory,
+                                         emit.imul(number, self.panel_size)))
+        shares = -(-self.panels // min(self.task_panels, self.many_panels))
         work = Work((shares, self.image.shape[0], *self.cuts), (),
                     (_PICOSECONDS, *self.sizes, min(self.task_panels * self.nr, window.features),
                      window.groups, self.depth))
         with emit.phase(work), emit.loop("%first", "%last") as task, emit.scope():
-            self._task(task, shares)
+            self._task(task)
+
+    def _is_alone(self) -> str:
+        """Does no other task use this one's panels: is there one image?"""
+        return self.emit.icompare("eq", self.emit.extent(self.image, 0), 1)
 
     def _lay_out_kernel(self) -> None:
         """Where the panels of each part, or section, begin: `[group][panel][part]`."""
@@ -232,9 +249,12 @@ class _Convolution:
             taps = math.prod(len(p.taps) for p in part)
             total += (taps * self.channels + self.tile.lanes) * self.nr
         self.panel_size = total
+        # Alone with its panels, a task packs each before it uses it.
+        self.packs_alone = (math.prod(self.cuts) == 1 and self.window.groups == 1 and not self.together
+                            and total * self.panels * self.word.itemsize >= _FAR_BYTES)
         self.group_size = total * self.panels
 
-    def _pack(self, number: Index) -> None:
+    def _pack(self, number: Index, target: str) -> None:
         """A panel of the kernel, all parts."""
         emit, window = self.emit, self.window
         n = self.op.attributes["dimension_numbers"]
@@ -251,7 +271,6 @@ class _Convolution:
         feature = emit.iadd(emit.imul(group, window.features), column)
         source = place(emit, self.kernel.dtype, emit.pointers[self.kernel],
                        emit.imul(feature, by_feature))
-        target = place(emit, self.word, self.memory, emit.imul(number, self.panel_size))
         left = emit.isub(window.features, column)
         rows = []
         for start, part in zip(self.starts, self.parts, strict=True):
@@ -294,8 +313,8 @@ class _Convolution:
 
     # -- a task -------------------------------------------------------------------------------------
 
-    def _task(self, task: Index, shares: int) -> None:
-        emit, window = self.emit, self.window
+    def _task(self, task: Index) -> None:
+        emit = self.emit
         low: list[Index] = []
         high: list[Index] = []
         for axis, cut in zip(self.axes[::-1], self.cuts[::-1], strict=True):
@@ -306,6 +325,18 @@ class _Convolution:
         images = emit.extent(self.image, 0)
         n, share = emit.irem(task, images), emit.idiv(task, images)
         self.n, self.low, self.high = n, low, high
+        panels: Index = self.task_panels
+        if self.many_panels != self.task_panels:
+            many = emit.icompare("sge", images, -(-_MANY_TASKS // math.prod(self.cuts)))
+            panels = emit.inst(f"select i1 {many}, i64 {self.many_panels}, i64 {self.task_panels}")
+        first = emit.imul(share, panels)
+        last = emit.imin(emit.iadd(first, panels), self.panels)
+        with emit.when(emit.icompare("slt", first, last)), emit.scope():
+            self._panels(first, last)
+
+    def _panels(self, first: Index, last: Index) -> None:
+        """The outputs of some panels."""
+        emit, window, n = self.emit, self.window, self.n
         size = math.prod(a.size for a in self.axes) * window.groups * window.channels
         self.base = place(emit, self.image.dtype, emit.pointers[self.image], emit.imul(n, size))
         memory, item = "", self.word.itemsize
@@ -313,8 +344,9 @@ class _Convolution:
         buffers = max(len(self.sections), 1) if self.staged else 0
         tile = -(-buffers * self.buffer_size * self.sums.itemsize // 64) * 64
         region = math.prod(self.spans) * self.pitch * item if self.copies else 0
-        if tile or region:
-            memory = emit.workspace(tile + region + 64)
+        own = self.panel_size * item if self.packs_alone else 0
+        if tile or region or own:
+            memory = emit.workspace(tile + region + own + 64)
         self.buffer = memory
         sizes = [a.size for a in self.axes]
         if self.copies:
@@ -322,20 +354,28 @@ class _Convolution:
             source, self.base = self.base, place(emit, self.word, memory, tile // item)
             self._copy(source)
         self.pitches = [math.prod(sizes[i + 1:]) * self.pitch for i in range(len(sizes))]
-        first = emit.imul(share, self.task_panels)
-        last = emit.imin(emit.iadd(first, self.task_panels), self.panels)
         registers = amx.configured(emit, amx.height_of(self.tile.rows, self.stacked)) if (
             self.product.tiles) else nullcontext()
         with registers, emit.loop(0, window.groups) as group, emit.scope(), \
                 emit.loop(first, last) as panel, emit.scope():
-            weights = place(emit, self.word, self.memory, emit.imul(
-                emit.iadd(emit.imul(group, self.panels), panel), self.panel_size))
+            number = emit.iadd(emit.imul(group, self.panels), panel)
+            weights = place(emit, self.word, self.memory, emit.imul(number, self.panel_size))
+            if self.packs_alone:
+                weights = self._pack_own(number, weights, place(
+                    emit, self.word, memory, -(-(tile + region) // 64) * 64 // item))
             runs = list(zip(self.parts, self.starts, strict=True))
             if self.together:
                 self._part(tuple(a.parts[0] for a in self.axes), runs, weights, group, panel)
                 return
             for part, start in runs:
                 self._part(part, [(part, start)], weights, group, panel)
+
+    def _pack_own(self, number: Index, weights: str, memory: str) -> str:
+        """A panel in the task's own memory if it is alone, or where it was packed before."""
+        emit, alone = self.emit, self._is_alone()
+        with emit.when(alone), emit.scope():
+            self._pack(number, memory)
+        return emit.inst(f"select i1 {alone}, ptr {memory}, ptr {weights}")
 
     def _copy(self, source: str) -> None:
         """What the task reads, into its workspace, zeros where there is no input."""

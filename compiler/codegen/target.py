@@ -40,6 +40,10 @@ BYTES_APART: tuple[tuple[str, int], ...] = (("rapids", 128 << 10), ("", 1 << 20)
 second-level cache, are read as fast as packed ones. Intel's Sapphire Rapids and later take a tenth
 longer for 256 KB; Zen 4 and 5 do not. The first row that fits."""
 
+BYTES_NEAR: tuple[tuple[str, int], ...] = (("rapids", 1280 << 10), ("", 64 << 20))
+"""Part of a CPU's name, and the bytes of a matrix that stay near while others pass by: in the
+second-level cache of Sapphire Rapids and later, whose third is slow, and elsewhere in the third."""
+
 BYTES_UNCACHED: tuple[tuple[str, int], ...] = (("rapids", 8 << 20), ("", 64 << 20))
 """Part of a CPU's name, and the bytes of a result that is stored around the cache. The third level of
 Sapphire Rapids and later is hardly faster than memory: a sum of 16 MB takes a quarter less, and a fifth
@@ -98,6 +102,11 @@ class Target:
     def bytes_apart(self) -> int:
         """See `BYTES_APART`."""
         return next(size for part, size in BYTES_APART if part in self.cpu)
+
+    @property
+    def bytes_near(self) -> int:
+        """See `BYTES_NEAR`."""
+        return next(size for part, size in BYTES_NEAR if part in self.cpu)
 
     @property
     def bytes_uncached(self) -> int:

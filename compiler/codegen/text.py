@@ -107,6 +107,16 @@ class Text:
         self.do(f"br label %{head}{note}")
         self.block(done)
 
+    @contextmanager
+    def when(self, condition: str) -> Iterator[None]:
+        """`if condition:` around the body, which leaves nothing behind but what it stores."""
+        body, done = self.fresh("when"), self.fresh("done")
+        self.do(f"br i1 {condition}, label %{body}, label %{done}")
+        self.block(body)
+        yield
+        self.do(f"br label %{done}")
+        self.block(done)
+
     def _independent(self, start: int) -> str:
         """Mark every access since line `start` as one of a loop that ends here, and the loop. The
         variables of a round are its own: they become registers."""
