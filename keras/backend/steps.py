@@ -8,6 +8,7 @@ so that callbacks always read true values.
 from __future__ import annotations
 
 import inspect
+import itertools
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ from ...compiler.trace.core import Array
 from ...compiler.trace.grad import value_and_grad
 from ...compiler.trace.jit import jit
 from ...distributed import world
+from .variable import Lending
 
 TRAINED = ("trainable_variables", "non_trainable_variables", "optimizer_variables",
            "metrics_variables")
@@ -51,6 +53,7 @@ class Steps(base_trainer.Trainer):
         super().__init__()
         self._jit_compile: bool | None = None
         self._losses_override: list[Any] = []
+        self.lending = Lending()
 
     def compute_loss_and_updates(
         self, trainable_variables, non_trainable_variables, metrics_variables, x, y, sample_weight,
@@ -244,14 +247,18 @@ class Step:
     def refresh(self) -> None:
         """Look up the variables: between epochs a model may get other ones."""
         self._variables = [self._model.variables_of(kind) for kind in self._kinds]
+        for variable in itertools.chain(*self._variables):
+            variable.lending = self._model.lending
 
     def __call__(self, batches: Sequence[Any]) -> Any:
         logs = None
         for data in batches:
-            logs, state = self._step(tuple(map(_lent, self._variables)), arrays(data))
-            for variables, values in zip(self._variables, state, strict=True):
-                for variable, value in zip(variables, values, strict=True):
-                    variable._value = value
+            batch = arrays(data)
+            with self._model.lending:
+                logs, state = self._step(tuple(map(_lent, self._variables)), batch)
+                for variables, values in zip(self._variables, state, strict=True):
+                    for variable, value in zip(variables, values, strict=True):
+                        variable._value = value
         return logs
 
 
@@ -261,7 +268,8 @@ class Prediction(Step):
     def __call__(self, batches: Sequence[Any]) -> Any:
         found = []
         for data in batches:
-            state = tuple([v.value for v in group] for group in self._variables)
+            with self._model.lending.lock:
+                state = tuple([v.value for v in group] for group in self._variables)
             outputs, changed = self._step(state, arrays(data))
             for variable, value in zip(self._variables[1], changed, strict=True):
                 variable._value = value

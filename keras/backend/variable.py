@@ -13,11 +13,13 @@ from keras.src.backend.common import KerasVariable
 
 from ...compiler.errors import TfnError
 from ...compiler.ir.dtypes import as_dtype
+from ...compiler.locks import new_rlock
 from ...compiler.runtime.memory import PIECE, aligned_copy
 from ...compiler.trace.core import Array
 from .ops.core import convert_to_tensor
 
 _LIMIT = threading.local()
+_value = KerasVariable.value.fget
 
 
 @contextmanager
@@ -31,9 +33,44 @@ def memory_limit(nbytes: int) -> Iterator[None]:
         del _LIMIT.left
 
 
+class Lending:
+    """Entered while a model's step has the arrays of its variables, to write over: one step at a time.
+    Other threads get the values when the step is over."""
+
+    def __init__(self) -> None:
+        self.lock = new_rlock()
+        self.lent = 0
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+        self.lent += 1
+
+    def __exit__(self, *_: Any) -> None:
+        self.lent -= 1
+        self.lock.release()
+
+    def __reduce__(self) -> tuple:
+        return Lending, ()
+
+
 class Variable(KerasVariable):
     """A Keras variable on tfn. Assigning replaces the array; nobody who holds the old one sees it
     change, nor does writing to a NumPy array that was assigned change the variable."""
+
+    lending: Lending | None = None
+    """Of the model whose steps it is given to."""
+
+    @property
+    def value(self) -> Any:
+        if self.lending is None:
+            return _value(self)
+        # What is held here is not lent by a step that begins now.
+        held = self._value
+        if not self.lending.lent:
+            return _value(self)
+        del held
+        with self.lending.lock:
+            return _value(self)
 
     def _initialize(self, value: Any) -> None:
         value = convert_to_tensor(value, dtype=self._dtype)

@@ -1,9 +1,17 @@
 """Steps written by users, on state or on variables, and how many a call takes."""
 
+import copy
+import pickle
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
+
+import tfn
 
 
 class OnState(keras.Sequential):
@@ -156,3 +164,59 @@ def test_an_interrupted_fit_leaves_averaged_weights(data):
     averages = [np.asarray(v) for v in model.optimizer._model_variables_moving_average]
     for weight, average in zip(model.trainable_variables, averages, strict=True):
         np.testing.assert_array_equal(np.asarray(weight), average)
+
+
+def test_a_thread_that_reads_while_a_step_runs(data):
+    """It gets what the step makes, not what the step writes over."""
+    x, y = data
+    model = _model(keras.Sequential)
+    before = model.weights[0].numpy()
+    readers = (lambda: model.weights[0].numpy(), lambda: model.predict_on_batch(x),
+               lambda: np.asarray(model(x)))
+    for read in readers:
+        read()
+    with ThreadPoolExecutor(len(readers)) as threads:
+        found = []
+
+        def begin(_):
+            found.extend(threads.submit(read) for read in readers)
+            time.sleep(0.05)
+
+        def loss(y, p):
+            tfn.debug.callback(begin, p)
+            return keras.ops.mean((y - p) ** 2)
+
+        model.compile("adam", loss)
+        model.train_on_batch(x, y)
+        assert len(found) == len(readers)
+        for future, read in zip(found, readers, strict=True):
+            np.testing.assert_allclose(future.result(), read(), rtol=1e-5, atol=1e-6)
+    assert not np.array_equal(before, model.weights[0].numpy())
+
+
+def test_threads_that_train_one_model(data):
+    """Their steps take turns."""
+    x, y = data
+    model = _model(keras.Sequential)
+    model.train_on_batch(x, y)
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            losses = list(threads.map(lambda _: model.train_on_batch(x, y)[0], range(60)))
+    finally:
+        sys.setswitchinterval(switch)
+    assert int(model.optimizer.iterations.numpy()) == 61
+    assert np.isfinite(losses).all()
+
+
+@pytest.mark.parametrize("copy", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))],
+                         ids=["copied", "pickled"])
+def test_copies_of_a_model_that_was_trained(copy, data):
+    x, y = data
+    model = _model(keras.Sequential)
+    model.train_on_batch(x, y)
+    other = copy(model)
+    np.testing.assert_array_equal(other.predict_on_batch(x), model.predict_on_batch(x))
+    variable = copy(model.weights[0])
+    np.testing.assert_array_equal(variable.numpy(), model.weights[0].numpy())
