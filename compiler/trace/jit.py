@@ -18,7 +18,7 @@ from ..errors import DonatedError, TfnError, TraceError, user_location
 from ..ir.core import Function, Location, TensorType
 from ..ir.defaults import default_float
 from ..ir.dtypes import DType
-from ..locks import new_lock
+from ..locks import new_lock, new_rlock
 from ..ops.host import CHECKS
 from ..runtime.records import RECORDS
 from . import names, tree
@@ -103,22 +103,20 @@ class _Donated:
     __bool__ = __int__ = __float__ = __complex__ = __index__ = __format__ = _refuse
 
 
-class _Giving:
-    """Around a call: donated arrays hold their values no more, also when the call fails half way."""
+_TAKING = new_rlock()
 
-    def __init__(self, function: Callable, arrays: Sequence[Array], donated: Sequence[int]):
-        self.function, self.arrays, self.donated = function, arrays, donated
-        self.done = True
 
-    def __enter__(self) -> _Giving:
-        return self
-
-    def __exit__(self, *_) -> None:
-        if not self.donated or not self.done:
-            return
-        gone = _Donated(self.function, user_location())
-        for i in self.donated:
-            self.arrays[i]._data = gone  # type: ignore[assignment]
+def _taken(function: Callable, arrays: Sequence[Array], donated: Sequence[int]) -> list[np.ndarray]:
+    """The data of a call's arrays. Those it donates hold it no more from here on: of several threads
+    that donate an array one gets it, and it stays gone when the call fails half way."""
+    gone = _Donated(function, user_location())
+    with _TAKING:
+        data = [a._data for a in arrays]
+        if _Donated in map(type, data):
+            data[[*map(type, data)].index(_Donated)]._refuse()  # type: ignore[attr-defined]
+        for i in donated:
+            arrays[i]._data = gone  # type: ignore[assignment]
+    return data
 
 
 class _Program(NamedTuple):
@@ -235,8 +233,9 @@ class Jitted:
     def __call__(self, *args, **kwargs):
         if current_graph() is not None:
             return self.function(*args, **kwargs)
-        if self._recent is not None:
-            results = self._again(self._recent, args, kwargs)
+        recent = self._recent
+        if recent is not None:
+            results = self._again(recent, args, kwargs)
             if results is not NotImplemented:
                 return results
         arrays, structure, key = self._signature(args, kwargs)
@@ -249,9 +248,11 @@ class Jitted:
                     self._programs[key] = program
         direct = not (self.static or self.static_names or _is_watched())
         self._recent = program if direct and hasattr(program.executable, "enter") else None
-        with self._giving(program, arrays):
-            results = program.executable(*[a._data for a in arrays])
-        return program.results(results)
+        if program.donated:
+            data = _taken(self.function, arrays, program.donated)
+        else:
+            data = [a._data for a in arrays]
+        return program.results(program.executable(*data))
 
     def _again(self, program: _Program, args, kwargs) -> Any:
         """Call the last program with arguments of the same structure that its entry takes;
@@ -266,16 +267,14 @@ class Jitted:
         data = [a._data for a in leaves if type(a) is Array]
         if len(data) != len(leaves):
             return NotImplemented
-        if not program.donated:
-            results = program.enter(data)
-            return results if results is NotImplemented else program.results(results)
-        with self._giving(program, leaves) as giving:
-            results = program.enter(data)
-            giving.done = results is not NotImplemented
-        return program.results(results) if giving.done else NotImplemented
-
-    def _giving(self, program: _Program, arrays: Sequence[Array]) -> _Giving:
-        return _Giving(self.function, arrays, program.donated)
+        if program.donated:
+            data = _taken(self.function, leaves, program.donated)
+        results = program.enter(data)
+        if results is not NotImplemented:
+            return program.results(results)
+        for i in program.donated:
+            leaves[i]._data = data[i]
+        return NotImplemented
 
     def explain(self) -> str:
         """Why each compiled signature was a new one: what differs from the nearest before it."""

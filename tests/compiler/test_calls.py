@@ -177,6 +177,7 @@ def at_bytecode(number, function, happen, results):
                 happen()
         return trace
 
+    gc.disable()  # The end of what an earlier moment left is not to be interrupted.
     sys.settrace(trace)
     try:
         results.append(function())
@@ -184,6 +185,7 @@ def at_bytecode(number, function, happen, results):
         return True
     finally:
         sys.settrace(None)
+        gc.enable()
     return count > number
 
 
@@ -376,6 +378,41 @@ class TestDonation:
             step(w)
         with pytest.raises(DonatedError, match=r"was donated to .* at .*test_calls.py"):
             np.asarray(w)
+
+    @pytest.mark.parametrize("size", [10, 1_000_000], ids=["short", "long"])
+    def test_threads_that_donate_the_same_array(self, size):
+        """One of them gets it."""
+        step, x = self.step(), tnp.ones(size)
+        w = step(tnp.zeros(size), x)[0]
+
+        def give(w):
+            try:
+                return step(w, x)[0]
+            except DonatedError:
+                return None
+
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            with ThreadPoolExecutor(4) as threads:
+                for i in range(100):
+                    (w,) = [r for r in threads.map(give, [w] * 4) if r is not None]
+                    assert (np.asarray(w) == i + 2).all()
+        finally:
+            sys.setswitchinterval(before)
+
+    def test_what_is_donated_is_gone_while_the_program_runs(self):
+        from tfn.compiler import debug
+
+        def look(x):
+            with pytest.raises(DonatedError):
+                np.asarray(w)
+            return x
+
+        step = jit(lambda w: debug.pure_callback(look, TensorType((8,), F32), w + 1),
+                   donate_argnums=0)
+        w = tnp.ones(8)
+        assert (np.asarray(step(w)) == 2).all()
 
     def test_a_donated_array_is_an_argument_no_more(self):
         step = self.step()
