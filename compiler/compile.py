@@ -150,12 +150,30 @@ def _uncollected() -> Iterator[None]:
     """Without Python's collector of cycles: it visited all ops again and again, 2 s of the 4 s that
     passes and plan of BERT's train step took."""
     enabled = gc.isenabled()
-    gc.disable()
     try:
+        if enabled:
+            _COMPILING.add(threading.get_ident())
+            gc.disable()
         yield
     finally:
         if enabled:
             gc.enable()
+            _COMPILING.discard(threading.get_ident())
+
+
+_COMPILING: set[int] = set()
+"""The threads that have switched it off."""
+
+
+def _collect_in_child() -> None:
+    """In a forked child nobody else would switch it on again."""
+    if _COMPILING:
+        _COMPILING.clear()
+        gc.enable()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_collect_in_child)
 
 
 ENGINE = threading.local()

@@ -11,6 +11,7 @@ function calls.
 from __future__ import annotations
 
 import functools
+import os
 import re
 import subprocess
 import sys
@@ -23,6 +24,27 @@ from ..locks import new_rlock
 from .target import Target
 
 _LOCK = new_rlock()
+
+
+def _wait_for_llvm() -> None:
+    """A fork waits for what LLVM is doing: the child would have half of it, and llvmlite's lock, which
+    is held even where `_LOCK` is not, closed for ever."""
+    _LOCK.acquire()
+    llvm.ffi.lib._lock.__enter__()
+
+
+def _go_on_in_parent() -> None:
+    _go_on_in_child()
+    _LOCK.release()
+
+
+def _go_on_in_child() -> None:
+    llvm.ffi.lib._lock.__exit__(None, None, None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_wait_for_llvm, after_in_parent=_go_on_in_parent,
+                        after_in_child=_go_on_in_child)
 
 
 def compile_object(text: str, target: Target) -> bytes:

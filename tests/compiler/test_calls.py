@@ -571,6 +571,30 @@ def test_a_fork_while_other_threads_run(threads):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_fork_while_another_thread_compiles():
+    """The child can compile, and Python collects cycles in it."""
+    done = run("""
+        import gc
+        os.environ["TFN_CACHE_DIR"] = os.devnull
+        def work(number=0):
+            while True:
+                number += 1
+                tfn.jit(lambda x: tnp.tanh(x @ x))(big[:50 + number, :50 + number])
+        threading.Thread(target=work, daemon=True).start()
+        for number in range(3):
+            time.sleep(0.1)
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                fresh = tfn.jit(lambda x: tnp.sin(x) + tnp.cumsum(x, 0)[number])(big[:9])
+                fine = np.allclose(fresh, np.sin(1) + number + 1)
+                os._exit(7 if fine and gc.isenabled() else 8)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            assert code == 7, code
+    """)
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_endless_loop_can_be_interrupted():
     done = run("""
         threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
