@@ -1,13 +1,17 @@
-"""Gathers that are a kernel alone: runs of neighbouring elements copied from where the data says.
+"""Gathers: runs of neighbouring elements copied from where the data says.
 
 An index is looked at once for its run. What a later index names is asked for ahead: no hardware
 foresees it. Elements that lie alone are loaded one after the other, which is faster than a vector of
 them on many processors.
+
+Where many elements are picked from each short row of an operand, the next row is asked for as a whole,
+and the loop is LLVM's to vectorise, with what makes the indices inside (`picks`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ..ir.core import Block, Op
 from ..ops.indexing import gather_place
@@ -15,7 +19,7 @@ from .emitter import Emitter
 from .stream import past_the_cache
 from .target import LINE
 from .text import Index
-from .work import Work
+from .work import Work, element_cost
 
 _AHEAD, _FEWEST, _MOST = 1 << 12, 8, 64
 """Bytes of runs that are asked for ahead, the fewest and the most runs."""
@@ -47,6 +51,62 @@ def _first(op: Op) -> int:
         if sizes[d] != shape[d]:
             break
     return first
+
+
+def picks(op: Op) -> bool:
+    """Does a gather pick elements from the row of the operand that has the number of its own row, so
+    many that all of that is read, which the cache holds?"""
+    if op.name != "stablehlo.gather":
+        return False
+    n, (x, indices), shape = op.attributes["dimension_numbers"], op.operands, op.result.shape
+    rows = tuple(range(len(shape) - 1))
+    length, count = (s[-1] if s else 1 for s in (x.shape, shape))
+    return (n.operand_batching_dims == n.start_indices_batching_dims == rows
+            and n.start_index_map == n.collapsed_slice_dims == (len(rows),)
+            and n.index_vector_dim == len(indices.shape) == len(shape) == len(x.shape) > 1
+            and isinstance(length, int) and isinstance(count, int)
+            and length * x.dtype.itemsize <= min(_NEAR, LINE * count))
+
+
+def picking(block: Block) -> Op | None:
+    """The gather that `picks`, of a kernel that does nothing else than make its indices."""
+    op = block.returns[0].op if len(block.returns) == 1 else None
+    if op is None or not picks(op) or op.operands[0] not in block.arguments:
+        return None
+    return op
+
+
+def pick(emit: Emitter, op: Op, pointer: str, ops: Sequence[Op]) -> None:
+    """Store what `op`, which is a kernel's `picking`, reads; `ops`: all of the kernel."""
+    (x, _), result = op.operands, op.result
+    rows, count, length = len(result.shape) - 1, result.shape[-1], x.shape[-1]
+    assert isinstance(count, int) and isinstance(length, int)
+    lanes = emit.target.tile.bits // 8 // max(v.dtype.itemsize for o in ops for v in o.results)
+    whole, lines = count // lanes * lanes, -(-length * x.dtype.itemsize // LINE)
+    share = -(-lines * lanes // max(whole, 1))
+    emit.declare("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+
+    def element(i: Index) -> None:
+        register = emit.at(result, (*index, i))
+        place = emit.inst(f"getelementptr {result.dtype.storage}, ptr {pointer},"
+                          f" i64 {emit.linear(result, (*index, i))}")
+        emit.store_to(place, result.dtype, register)
+
+    cost = element_cost(ops, result)
+    with (emit.phase(Work(tuple(result.shape[:rows]), cost=(cost, count))),
+          emit.loop("%first", "%last") as task, emit.scope()):
+        index = emit.split(task, result, rows)
+        following = emit.pointer(x, (*index, length))
+        with emit.loop(0, whole, lanes) as start, emit.scope():
+            with emit.loop(0, lanes, independent=True) as i, emit.scope():
+                element(emit.iadd(start, i))
+            line = emit.imul(emit.idiv(start, lanes), share * LINE)
+            for k in range(share):
+                ahead = emit.inst(
+                    f"getelementptr i8, ptr {following}, i64 {emit.iadd(line, k * LINE)}")
+                emit.do(f"call void @llvm.prefetch.p0(ptr {ahead}, i32 0, i32 3, i32 1)")
+        with emit.loop(whole, count, short=True) as i, emit.scope():
+            element(i)
 
 
 def gather(emit: Emitter, op: Op, pointer: str) -> None:

@@ -26,7 +26,7 @@ from .convolution import convolution
 from .emitter import Emitter, Outline
 from .extents import Extents
 from .flatten import flattened
-from .gather import gather, gathering
+from .gather import gather, gathering, pick, picking
 from .gemm import gemm
 from .matrix import is_matrix_product
 from .overwrite import overwritable
@@ -94,6 +94,8 @@ def emit_kernel(op: Op, target: Target) -> Kernel:
             only.definition.rule("kernel")(emit, only)
     elif transposition(block) is not None:
         transposed(emit, block.ops[0], outputs[0][1], target)
+    elif (picked := picking(block)) is not None:
+        pick(emit, picked, outputs[0][1], block.ops)
     elif gathering(block) is not None:
         gather(emit, block.ops[0], outputs[0][1])
     elif updated(op) is not None:

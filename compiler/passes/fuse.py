@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ..codegen.accumulate import adds_rows
 from ..codegen.emitter import is_splat
+from ..codegen.gather import picks
 from ..codegen.matrix import is_matrix_product
 from ..codegen.transpose import is_turned
 from ..codegen.window import is_convolution
@@ -67,7 +68,7 @@ def is_free(op: Op | None) -> bool:
 
 def may_fuse(producer: Op, consumer: Op) -> bool:
     """May `producer` be computed inside the kernel of `consumer`, which reads it?"""
-    if consumer.name == "stablehlo.scatter":
+    if consumer.name == "stablehlo.scatter" or picks(consumer):
         return _indexes(producer, consumer)
     if consumer.name in SINGLE or is_planned(consumer) or is_joined(consumer) or is_joined(producer):
         return False
@@ -120,11 +121,12 @@ def _made_apart(value: Value, depth: int = 6) -> bool:
     return op.name in SINGLE or is_turned(op) or adds_rows(op)
 
 
-def _indexes(producer: Op, scatter: Op) -> bool:
-    """Is it what the indices of a scatter are, element by element? Each is looked at once or twice."""
+def _indexes(producer: Op, consumer: Op) -> bool:
+    """Is it what the indices of a scatter or of what picks are, element by element? Each is looked at
+    once or twice."""
     return (getattr(producer.definition, "scalar", None) is not None
-            and list(scatter.operands).count(producer.result) == 1
-            and scatter.operands[1] is producer.result)
+            and list(consumer.operands).count(producer.result) == 1
+            and consumer.operands[1] is producer.result)
 
 
 def follows(op: Op, product: Op) -> bool:

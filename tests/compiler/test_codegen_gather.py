@@ -88,6 +88,31 @@ def test_along_an_axis(axis):
                                   np.take_along_axis(x, i, axis))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int8,
+                                   bool], ids=str)
+@pytest.mark.parametrize(("shape", "count"), [((5, 100), 64), ((3, 4, 300), 77), ((1, 1), 5),
+                                              ((2, 4096), 1024), ((3, 40), 7)], ids=str)
+def test_many_elements_of_short_rows(shape, count, dtype):
+    """With what makes the indices: one kernel."""
+    x = array(shape, dtype)
+    i = rng.integers(-shape[-1], shape[-1], (*shape[:-1], count)).astype(np.int32)
+    function, _ = trace(lambda x, i: [tnp.take_along_axis(x, i, -1)],
+                        [as_array(a).type for a in (x, i)])
+    executable = compile_function(function)
+    assert executable(x, i)[0].tobytes() == np.take_along_axis(x, i, -1).tobytes()
+    assert len(executable.plan.kernels()) == 1
+
+
+def test_elements_picked_out_of_bounds():
+    numbers = GatherDimensionNumbers(
+        collapsed_slice_dims=(1,), operand_batching_dims=(0,), start_indices_batching_dims=(0,),
+        start_index_map=(1,), index_vector_dim=2)
+    x, i = array((4, 50)), rng.integers(-100, 100, (4, 40)).astype(np.int64)
+    found = compiled(lambda x, i: bind("stablehlo.gather", x, i, dimension_numbers=numbers,
+                                       slice_sizes=(1, 1)), x, i)
+    np.testing.assert_array_equal(found, np.take_along_axis(x, np.clip(i, 0, 49), 1))
+
+
 def test_a_large_result():
     """Of more bytes than are kept in the cache, in rows of whole lines and in others."""
     for width in (1024, 1000):
