@@ -1,7 +1,7 @@
-"""gelu in both forms and its derivatives, f32: what the composites `tfn.gelu` and `tfn.gelu_slope`
-become where code is generated. One polynomial for all x costs half of what erf does, one exponential
-half of what tanh does, and below zero, where 1 + erf and 1 + tanh cancel, they are orders of magnitude
-more accurate.
+"""gelu in both forms and its derivatives, f32 and narrower: what the composites `tfn.gelu` and
+`tfn.gelu_slope` become where code is generated. One polynomial for all x costs half of what erf does,
+one exponential half of what tanh does, and below zero, where 1 + erf and 1 + tanh cancel, they are
+orders of magnitude more accurate.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from ..ir.core import Op
-from ..ir.dtypes import F32
+from ..ir.dtypes import BF16, F16, F32
 from .declare import definition
 from .elementwise import declare_unary
+
+_TYPES = frozenset({F32, BF16, F16})
+"""Narrow ones are computed in f32 and rounded once."""
 
 
 def _tail(x: np.ndarray) -> np.ndarray:
@@ -60,13 +63,13 @@ def _math(name: str):
 
 for _name, _evaluate in (("gelu", _gelu), ("gelu_slope", _slope), ("gelu_tanh", _gelu_tanh),
                          ("gelu_tanh_slope", _slope_tanh)):
-    declare_unary(f"tfn.{_name}", _evaluate, _math(_name), None, frozenset({F32}), True)
+    declare_unary(f"tfn.{_name}", _evaluate, _math(_name), None, _TYPES, True)
 
 
 def as_kernel(composite: Op) -> Op | None:
     """A composite as the op of its name and form; None for other types."""
     (x,) = composite.operands
-    if x.dtype is not F32:
+    if x.dtype not in _TYPES:
         return None
     given = composite.attributes.get("composite_attributes") or {}
     name = composite.attributes["name"]

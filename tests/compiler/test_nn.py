@@ -1,5 +1,6 @@
 """`tfn.nn` against direct NumPy formulas and, for derivatives, known values."""
 
+import math
 from itertools import product
 
 import numpy as np
@@ -11,11 +12,12 @@ from tfn.compiler.codegen.target import Target
 from tfn.compiler.errors import OpError
 from tfn.compiler.ir.core import TensorType
 from tfn.compiler.ir.dims import Dim
-from tfn.compiler.ir.dtypes import BF16, F32
+from tfn.compiler.ir.dtypes import BF16, F32, F64, as_dtype
 from tfn.compiler.passes.inline import inline
 from tfn.compiler.trace.batch import vmap
 from tfn.compiler.trace.core import trace
 from tfn.compiler.trace.grad import grad, vjp
+from tfn.compiler.trace.jit import jit
 
 RNG = np.random.default_rng(0)
 X = np.float32([-120, -3, -1, -0.5, 0, 0.25, 1, 2.5, 6, 7, 120])
@@ -96,13 +98,34 @@ def test_gelu(engine, approximate):
 
 
 @pytest.mark.parametrize("approximate", [True, False])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_gelu_of_narrow_floats_is_rounded_once(dtype, approximate):
+    """Every finite number: half a unit in the last place, and what f32 may be off."""
+    narrow = as_dtype(dtype).numpy
+    x = np.arange(1 << 16, dtype=np.uint16).view(narrow)
+    x = x[np.isfinite(x.astype(np.float32))]
+    found = np.asarray(jit(lambda x: nn.gelu(x, approximate))(x))
+    assert found.dtype == narrow
+    wide = x.astype(np.float64)
+    if approximate:
+        with np.errstate(over="ignore"):
+            true = wide / (1 + np.exp(-2 * np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3)))
+    else:
+        true = wide * np.array([math.erfc(-v * math.sqrt(0.5)) / 2 for v in wide])
+    with np.errstate(over="ignore"):
+        unit = np.spacing(np.abs(found)).astype(np.float64)
+    assert (np.abs(found.astype(np.float64) - true) <= 0.51 * unit + 2e-9 * np.abs(wide)).all()
+
+
+@pytest.mark.parametrize("approximate", [True, False])
 def test_gelu_and_its_gradient_are_ops_where_code_is_made(approximate):
-    """Batched, too; f32 only, the formula stays for other types."""
+    """Batched, too; the formula stays for f64."""
     def both(x):
         y, pull = vjp(lambda v: nn.gelu(v, approximate), x)
         return [y, *pull(y)]
 
-    for function, dtype, count in ((both, F32, 2), (vmap(both), F32, 2), (both, BF16, 0)):
+    for function, dtype, count in ((both, F32, 2), (vmap(both), F32, 2), (both, BF16, 2),
+                                   (both, F64, 0)):
         traced, _ = trace(lambda x, f=function: list(f(x)), [TensorType((4, 8), dtype)])
         names = [op.name for op in inline(traced, Target.host()).ops]
         assert sum(name.startswith("tfn.gelu") for name in names) == count
