@@ -17,7 +17,7 @@ from .errors import CompileError, OpError, TfnError, user_location
 from .ir.core import Function, Op
 from .ir.dims import Dim, Extent
 from .ir.verify import verify
-from .locks import new_lock
+from .locks import new_rlock
 from .ops.host import CHECKS
 from .passes import CHOICES, PIPELINE
 from .passes.inline import inline
@@ -204,7 +204,7 @@ class Executable:
         KERNELS.addresses(plan.kernels())
         self._addresses = [self._address(s) for s in plan.steps]
         self._bound: dict[tuple, Bound] = {}
-        self._lock = new_lock()
+        self._lock = new_rlock()
         self._runs_in: int | None = None
         self.enter: Callable[..., Any] = lambda *arguments: NotImplemented
         """Takes ndarrays that are exactly what was called with last; `NotImplemented` otherwise."""
@@ -237,9 +237,11 @@ class Executable:
         with self._lock:
             bound = self._bound.get(sizes)
             if bound is None:
-                bound = self._bound[sizes] = self._bind(sizes)
+                bound = self._bound.setdefault(sizes, self._bind(sizes))
             self.enter = enter = self._locked(bound)
         results = enter(*bound.fit(arguments))
+        if results is NotImplemented:
+            results = enter(*bound.fit(arguments, lend=False))
         assert results is not NotImplemented, "the entry refuses arguments that fit"
         return results
 
@@ -249,29 +251,31 @@ class Executable:
 
     def _locked(self, bound: Bound) -> Callable[..., Any]:
         """How `bound` is called. The interpreter's lock guards a short plan's arena; another plan is
-        run by one thread at a time, and a callback that calls its own program gets a fresh arena."""
+        run by one thread at a time. What calls its own program while it runs, a callback, a finalizer
+        or the handler of a signal, gets a fresh arena."""
         if bound.is_short:
             return bound.enter
 
         def enter(*arrays: np.ndarray) -> Any:
-            if self._runs_in == threading.get_ident():
-                return self._again(arrays)
             with self._lock:
-                results = bound.enter(*arrays)
-                if results is not NotImplemented:
+                if self._runs_in == threading.get_ident():
+                    return self._again(arrays)
+                try:
                     self._runs_in = threading.get_ident()
-                    try:
+                    results = bound.enter(*arrays)
+                    if results is not NotImplemented:
                         bound.run()
-                    finally:
-                        self._runs_in = None
-                return results
+                    return results
+                finally:
+                    self._runs_in = None
 
         return enter
 
     def _again(self, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
         bound = self._bind(self._check(arguments))
-        results = bound.enter(*bound.fit(arguments))
-        bound.run()
+        results = bound.enter(*bound.fit(arguments, lend=False))
+        if not bound.is_short:
+            bound.run()
         return results
 
     def peak_bytes(self, **sizes: int) -> int:

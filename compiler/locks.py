@@ -45,7 +45,9 @@ def _known(lock):
 
 def _open_all() -> None:
     for lock in list(_LOCKS):
-        lock._at_fork_reinit()
+        # What the thread that forks holds itself, in a callback say, it opens itself.
+        if not getattr(lock, "_is_owned", bool)():
+            lock._at_fork_reinit()
 
 
 if hasattr(os, "register_at_fork"):

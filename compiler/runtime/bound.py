@@ -137,12 +137,13 @@ class Bound:
             ctypes.pythonapi.Py_DecRef(word)
             raise error
 
-    def fit(self, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def fit(self, arguments: Sequence[np.ndarray], lend: bool = True) -> list[np.ndarray]:
         """Arguments of the right types and shapes as `enter` takes them: copies where the order, the
-        alignment or a donation asks for it."""
+        alignment or a donation asks for it. What is donated is copied whoever sees it if not `lend`: a
+        view may be made between this and the call."""
         arrays = [_orderly(a, dtype) for a, dtype in zip(arguments, self.dtypes, strict=True)]
         for i in self.donations.values():
-            if not may_overwrite(arrays, i):
+            if not (lend and may_overwrite(arrays, i)):
                 arrays[i] = aligned_copy(arrays[i])
         return arrays
 

@@ -244,8 +244,9 @@ class Pool:
         self._arguments = np.zeros((threads, 2), np.int64)
         self._arguments[:, 0] = self.address
         self._arguments[:, 1] = range(threads)
-        self._start()
+        # First, for it keeps the memory the workers look at, also when an interrupt ends this.
         os.register_at_fork(after_in_child=self._start)
+        self._start()
 
     def _start(self) -> None:
         """Begin with fresh memory and new workers; a forked child has none."""

@@ -7,7 +7,6 @@ function of our own.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ..errors import OpError, TfnError, user_location
 from ..ir.core import Function, TensorType
 from ..ir.dims import Dim
 from ..ir.quantized import stored
+from ..locks import new_rlock
 from ..ops.host import CHECKS
 from . import tree
 from .core import Array, Tracer, current_graph, replay
@@ -37,7 +37,7 @@ class Imported:
         self._structure = structure
         self._result = result
         self._programs: dict[Any, Any] = {}
-        self._lock = threading.Lock()
+        self._lock = new_rlock()
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         """Raises `OpError` at the user's line when the arguments do not fit."""

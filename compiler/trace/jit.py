@@ -18,7 +18,7 @@ from ..errors import DonatedError, TfnError, TraceError, user_location
 from ..ir.core import Function, Location, TensorType
 from ..ir.defaults import default_float
 from ..ir.dtypes import DType
-from ..locks import new_lock, new_rlock
+from ..locks import new_rlock
 from ..ops.host import CHECKS
 from ..runtime.records import RECORDS
 from . import names, tree
@@ -169,7 +169,7 @@ class Jitted:
         self._programs: dict[Any, _Program] = {}
         self._recent: _Program | None = None
         """The last program, when its entry can tell by itself whether arrays fit."""
-        self._lock = new_lock()
+        self._lock = new_rlock()
 
     def _bound(self, args, kwargs):
         """The function with its static arguments filled in, and the remaining arguments."""
@@ -244,8 +244,8 @@ class Jitted:
             with self._lock:
                 program = self._programs.get(key)
                 if program is None:
-                    program = self._compile(args, kwargs, structure, arrays)
-                    self._programs[key] = program
+                    program = self._programs.setdefault(
+                        key, self._compile(args, kwargs, structure, arrays))
         direct = not (self.static or self.static_names or _is_watched())
         self._recent = program if direct and hasattr(program.executable, "enter") else None
         if program.donated:

@@ -24,7 +24,7 @@ from tfn.compiler.ir.dims import Dim
 from tfn.compiler.ir.dtypes import BF16, F32, F64
 from tfn.compiler.ir.evaluator import evaluate
 from tfn.compiler.runtime import memory
-from tfn.compiler.runtime.bound import _BEFORE
+from tfn.compiler.runtime.bound import _BEFORE, Bound
 from tfn.compiler.runtime.entry import _SMALL, Result, _Pieces
 from tfn.compiler.runtime.memory import Memory, allocate, header
 from tfn.compiler.trace.core import bind, trace
@@ -489,6 +489,72 @@ class TestJit:
         np.testing.assert_array_equal(f(tnp.asarray(x)), expected(x))
 
 
+class Handler:
+    """In the place of a finalizer or the handler of a signal: it runs a function when a method of the
+    runtime is called."""
+
+    def __init__(self, monkeypatch, owner, method, function):
+        original, self.times = getattr(owner, method), 0
+
+        def called(*arguments, **keywords):
+            self.times += 1
+            if self.times == 1:
+                function()
+            return original(*arguments, **keywords)
+
+        monkeypatch.setattr(owner, method, called)
+
+
+def in_time(function):
+    """What `function` returns; a failure when it waits for ever."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(function()), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive(), "it waits for itself"
+    return found[0]
+
+
+@pytest.mark.parametrize(("owner", "method"), [
+    (Bound, "__init__"), (Bound, "fit"), (Bound, "run"), (_Pieces, "__call__"), (Memory, "take")],
+    ids=lambda x: getattr(x, "__name__", x))
+@pytest.mark.parametrize("size", [50, 3_000_000], ids=["short", "long"])
+def test_a_handler_that_calls_the_program_that_is_called(monkeypatch, owner, method, size):
+    n = Dim.named("n")
+    f = compiled(lambda x: [x * 2 + 1, tnp.sum(x)], (n,))
+    x = np.full(size, 3, np.float32)
+    inner = []
+    handler = Handler(monkeypatch, owner, method, lambda: inner.extend(f(x[:40]) + f(x)))
+    outer = in_time(lambda: f(x) + f(x) + f(x))
+    assert handler.times > 0 or (method, size) == ("run", 50)
+    for results in (outer[:2], outer[2:4], outer[4:], inner[2:]):
+        for found, expected in zip(results, (7, 3 * size), strict=bool(results)):
+            np.testing.assert_array_equal(found, np.full_like(found, expected))
+    for found, expected in zip(inner[:2], (7, 120), strict=bool(inner)):
+        np.testing.assert_array_equal(found, np.full_like(found, expected))
+
+
+def test_a_handler_that_calls_the_function_that_is_compiled():
+    def compiler(function):
+        if sizes:
+            handled.append(f(tnp.ones(sizes.pop())))
+        return compile_function(function)
+
+    sizes, handled = [2, 3], []
+    f = jit(lambda x: x + 1, compiler=compiler)
+    for x in (in_time(lambda: f(tnp.ones(2))), f(tnp.ones(2)), *handled):
+        assert (np.asarray(x) == 2).all()
+
+
+def test_a_view_that_is_made_when_its_memory_is_already_given(monkeypatch):
+    step = jit(lambda w: w + 1, donate_argnums=0)
+    w = step(tnp.zeros(8))
+    view = np.asarray(w)
+    monkeypatch.setattr("tfn.compiler.runtime.bound.may_overwrite", lambda arrays, i: True)
+    assert (np.asarray(step(w)) == 2).all()
+    assert (view == 1).all()
+
+
 @pytest.mark.parametrize("size", [50, 200_000], ids=["short", "long"])
 def test_threads_that_call_one_program(size):
     f = jit(lambda x: tnp.exp(x) * 2 + x)
@@ -568,6 +634,22 @@ def test_a_fork_while_other_threads_run(threads):
         stop = True
         for w in workers: w.join()
     """, TFN_NUM_THREADS=threads)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_fork_in_a_callback():
+    done = run("""
+        def fork(x):
+            children.append(os.fork())
+            return x
+        children = []
+        again = tfn.jit(lambda x: tfn.debug.pure_callback(fork, x, x) * 2)
+        fine = np.array_equal(again(big), big * 2)
+        if children[0] == 0:
+            os._exit(7 if fine and np.array_equal(step(big), expected) else 8)
+        code = os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1])
+        assert code == 7, code
+    """)
     assert done.returncode == 0, done.stderr
 
 

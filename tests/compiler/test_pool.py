@@ -1,5 +1,6 @@
 """Threads: the same bits for any number of them, after a fork, and from several callers."""
 
+import gc
 import hashlib
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,6 +21,7 @@ from tfn.compiler.ir.core import TensorType
 from tfn.compiler.ir.dims import Dim
 from tfn.compiler.ir.dtypes import F32
 from tfn.compiler.locks import once
+from tfn.compiler.runtime.pool import Pool
 from tfn.compiler.trace.core import trace
 
 PROGRAM = textwrap.dedent("""
@@ -158,3 +161,18 @@ def test_a_sum_of_negative_zeros():
     found = compile_function(function)(np.full((40_000, 3), -0.0, np.float32))[0]
     assert hashlib.sha256(found.tobytes()).digest() == hashlib.sha256(
         np.zeros(3, np.float32).tobytes()).digest()
+
+
+def test_an_interrupt_leaves_the_workers_the_memory_they_look_at():
+    class Interrupted(Pool):
+        def _start(self):
+            memory.append(weakref.ref(self._memory))
+            super()._start()
+            if len(memory) == 1:
+                raise KeyboardInterrupt
+
+    memory: list[weakref.ref] = []
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted(2)
+    gc.collect()
+    assert memory[0]() is not None
