@@ -5,8 +5,8 @@
 Pixels are K of the micro-kernel, channels its rows, features its columns. They are cut into blocks that
 stay in the second-level cache; a task copies a block of the image (zeros around it) and of the
 gradient (as panels of features) into its workspace and adds its products to the result, tap by tap.
-Small results are summed in several parts, which a last phase adds: how many follows from the shapes
-alone.
+Small results are summed in several parts, which a last phase adds, where there are pixels enough: how
+many follows from the shapes alone. The panels of a result in one part are shared instead.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ ones. 10 to 30 %."""
 _PARTS = 8
 _PARTS_BYTES = 4 << 20
 """Of partial sums."""
+_PART_PIXELS = 1024
+"""Of a part at least: fewer take up to a fifth longer than no parts."""
 _TASKS = 4
 _PICOSECONDS = 10
 _CHUNK = 4096
@@ -120,7 +122,7 @@ class _WeightGradient:
         whole = all(c == 1 for c in self.cuts)
         self.images = max(1, min(8, most // read(self.sizes))) if whole else 1
         self.parts = max(1, min(_PARTS, _PARTS_BYTES // (self.size * item)))
-        shares = 1 if self.window.groups > 1 else max(1, min(self.panels, _TASKS // self.parts))
+        shares = 1 if self.window.groups > 1 else min(self.panels, _TASKS)
         self.task_panels = -(-self.panels // shares)
         self.shares = -(-self.panels // self.task_panels)
 
@@ -136,39 +138,61 @@ class _WeightGradient:
             self.sums = emit.scratch(self.parts * self.size * item)
         cost = (_PICOSECONDS, self.image.shape[0], self.size // self.window.groups,
                 *(a.taps for a in self.axes))
-        with emit.phase(Work((self.parts, self.shares), (), cost)), \
-                emit.loop("%first", "%last") as task, emit.scope():
-            self._task(task)
+        with emit.phase(Work((max(self.parts, self.shares),), (), cost)):
+            self._tasks()
         if self.parts > 1:
-            def used(part: Index) -> str:
-                total = self._blocks()
-                first = emit.idiv(emit.imul(part, total), self.parts)
-                last = emit.idiv(emit.imul(emit.iadd(part, 1), total), self.parts)
-                return emit.icompare("slt", first, last)
-
             add_parts(emit, self.dtype, self.tile.lanes, self.sums, self.result, self.size, self.parts,
-                      used)
+                      self._used_parts)
+
+    def _used_parts(self) -> Index:
+        """Parts of the sum: 1 is summed in the result itself."""
+        emit = self.emit
+        if self.parts == 1:
+            return 1
+        pixels = emit.imul(emit.extent(self.image, 0), math.prod(a.taps for a in self.axes))
+        used = emit.imin(emit.idiv(pixels, _PART_PIXELS), self.parts)
+        return emit.imax(emit.imin(used, self._blocks()), 1)
 
     def _blocks(self) -> Index:
         """Blocks of pixels in the batch."""
         groups = _ceil(self.emit, self.emit.extent(self.image, 0), self.images)
         return self.emit.imul(groups, math.prod(self.cuts))
 
-    def _task(self, task: Index) -> None:
+    def _tasks(self) -> None:
+        """Tasks are parts of the sum or, if it has one, shares of the panels: those of one call then
+        take each block together, which is copied once."""
+        emit = self.emit
+        begin = emit.imin(emit.imul("%first", self.task_panels), self.panels)
+        end = emit.imin(emit.imul("%last", self.task_panels), self.panels)
+        some = emit.inst(f"zext i1 {emit.icompare('slt', begin, end)} to i64")
+        parts = self._used_parts()
+        if parts == 1:
+            with emit.loop(0, some) as part, emit.scope():
+                self._part(part, parts, begin, end, self.result)
+            return
+        one = emit.icompare("eq", parts, 1)
+
+        def either(first: Index, second: Index) -> str:
+            return emit.inst(f"select i1 {one}, i64 {first}, i64 {second}")
+
+        begin, end = either(begin, 0), either(end, self.panels)
+        with emit.loop(either(0, "%first"), either(some, emit.imin("%last", parts))) as part, \
+                emit.scope():
+            sums = place(emit, self.dtype, self.sums, emit.imul(part, self.size))
+            sums = emit.inst(f"select i1 {one}, ptr {self.result}, ptr {sums}")
+            self._part(part, parts, begin, end, sums)
+
+    def _part(self, part: Index, parts: Index, begin: Index, end: Index, sums: str) -> None:
+        """Some panels of a part of the sum."""
         emit, item = self.emit, self.dtype.itemsize
-        part, share = emit.idiv(task, self.shares), emit.irem(task, self.shares)
-        total = self._blocks()
-        # Once even if there are no images: the first part is zeros then.
-        total = emit.imax(total, 1) if self.parts == 1 else total
-        first = emit.idiv(emit.imul(part, total), self.parts)
-        last = emit.idiv(emit.imul(emit.iadd(part, 1), total), self.parts)
+        # Once even if there are no images: the result is zeros then.
+        total = emit.imax(self._blocks(), 1)
+        first = emit.idiv(emit.imul(part, total), parts)
+        last = emit.idiv(emit.imul(emit.iadd(part, 1), total), parts)
         image_size = math.prod(self.reach) * self.pitch if self.copies else 0
         panel_size = self.images * math.prod(self.sizes) * self.nr
         memory = emit.workspace((self.images * image_size + panel_size) * item + 64)
         packed = place(emit, self.dtype, memory, -(-self.images * image_size // 16) * 16)
-        sums = place(emit, self.dtype, self.sums, emit.imul(part, self.size) if self.parts > 1 else 0)
-        begin = emit.imul(share, self.task_panels)
-        end = emit.imin(emit.iadd(begin, self.task_panels), self.panels)
         with emit.loop(first, last) as block, emit.scope():
             add = emit.icompare("sgt", block, first)
             low: list[Index] = []
@@ -309,39 +333,36 @@ class _WeightGradient:
             one(t, (rows, left))
 
 
-def add_parts(emit: Emitter, dtype: DType, lanes: int, sums: str, result: str, size: int, parts: int,
-              used: Callable[[Index], str] | None = None) -> None:
-    """A phase that adds the parts of a sum; `used` tells whether a part was written."""
+def add_parts(emit: Emitter, dtype: DType, lanes: int, sums: str, result: str, size: int, most: int,
+              used: Callable[[], Index] | None = None) -> None:
+    """A phase that adds the parts of a sum, `most` of them or as many as are `used`: 1 is in the result
+    already."""
     vector, kind, item = f"<{lanes} x {dtype.llvm}>", f"v{lanes}f{dtype.bits}", dtype.itemsize
-    with emit.phase(Work((size,), (_CHUNK,), (_CHUNK, parts * 100))), \
-            emit.loop("%first", "%last") as task, emit.scope():
-        cell = f"%{emit.fresh('sum')}"
-        emit.entry.append(f"  {cell} = alloca {vector}, align 64")
-        start = emit.imul(task, _CHUNK)
-        stop = emit.imin(emit.iadd(start, _CHUNK), size)
-        with emit.loop(start, stop, lanes) as i, emit.scope():
-            mask = lane_mask(emit, emit.isub(stop, i), lanes)
-            emit.do(f"store {vector} zeroinitializer, ptr {cell}, align 64")
-            with emit.loop(0, parts) as part, emit.scope():
-                here, source = mask, part
-                if used is not None:
-                    # The last part has pixels if any has. Masked loads of pages that were never
-                    # written would take microseconds.
-                    is_used = used(part)
-                    here = emit.inst(f"select i1 {is_used}, <{lanes} x i1> {mask},"
-                                     f" <{lanes} x i1> zeroinitializer")
-                    source = emit.inst(f"select i1 {is_used}, i64 {part}, i64 {parts - 1}")
-                pointer = place(emit, dtype, sums, emit.iadd(emit.imul(source, size), i))
-                value = emit.inst(
-                    f"call {vector} @llvm.masked.load.{kind}.p0(ptr {pointer}, i32 {item},"
-                    f" <{lanes} x i1> {here}, {vector} zeroinitializer)")
-                old = emit.inst(f"load {vector}, ptr {cell}, align 64")
-                new = emit.inst(f"fadd {vector} {old}, {value}")
-                emit.do(f"store {vector} {new}, ptr {cell}, align 64")
-            done = emit.inst(f"load {vector}, ptr {cell}, align 64")
-            pointer = place(emit, dtype, result, i)
-            emit.do(f"call void @llvm.masked.store.{kind}.p0({vector} {done}, ptr {pointer},"
-                    f" i32 {item}, <{lanes} x i1> {mask})")
+    with emit.phase(Work((size,), (_CHUNK,), (_CHUNK, most * 100))):
+        parts: Index = most
+        final: Index = "%last"
+        if used is not None:
+            parts = used()
+            final = emit.inst(f"select i1 {emit.icompare('eq', parts, 1)}, i64 0, i64 %last")
+        cell = emit.cell(vector)
+        with emit.loop("%first", final) as task, emit.scope():
+            start = emit.imul(task, _CHUNK)
+            stop = emit.imin(emit.iadd(start, _CHUNK), size)
+            with emit.loop(start, stop, lanes) as i, emit.scope():
+                mask = lane_mask(emit, emit.isub(stop, i), lanes)
+                emit.do(f"store {vector} zeroinitializer, ptr {cell}, align 64")
+                with emit.loop(0, parts) as part, emit.scope():
+                    pointer = place(emit, dtype, sums, emit.iadd(emit.imul(part, size), i))
+                    value = emit.inst(
+                        f"call {vector} @llvm.masked.load.{kind}.p0(ptr {pointer}, i32 {item},"
+                        f" <{lanes} x i1> {mask}, {vector} zeroinitializer)")
+                    old = emit.inst(f"load {vector}, ptr {cell}, align 64")
+                    new = emit.inst(f"fadd {vector} {old}, {value}")
+                    emit.do(f"store {vector} {new}, ptr {cell}, align 64")
+                done = emit.inst(f"load {vector}, ptr {cell}, align 64")
+                pointer = place(emit, dtype, result, i)
+                emit.do(f"call void @llvm.masked.store.{kind}.p0({vector} {done}, ptr {pointer},"
+                        f" i32 {item}, <{lanes} x i1> {mask})")
 
 
 def _reach(axis: Axis, count: int) -> int:
