@@ -22,10 +22,10 @@ from .move import clear_run, copy_run, place
 from .pack import Packer
 from .product import Product
 from .shuffle import lane_mask
-from .target import Target
+from .target import LINE, Target
 from .text import Index
 from .tile import Micro, Tile
-from .window import Axis, Window, gradient_window
+from .window import Window, gradient_window
 from .work import Work
 
 _BLOCK_BYTES = 384 << 10
@@ -91,6 +91,8 @@ class _WeightGradient:
         self.pitch = self.channels + (64 // item if step % 1024 == 0 else 0)
         # The image is read where it is, if it is all there.
         self.copies = self.pitch != self.channels or not all(a.inside for a in self.axes)
+        # Of pixels between taps, none are copied where there is one tap.
+        self.spacings = [1 if self.copies and a.out == 1 else a.spacing for a in self.axes]
         self.joined = self.pitch == self.channels and wide.stride == 1 and window.groups == 1
         self.rows = window.channels * (wide.out if self.joined else 1)
         self.tile = _best_tile(target, self.dtype, self.rows, window.features)
@@ -106,8 +108,7 @@ class _WeightGradient:
 
         def read(counts: Sequence[int]) -> int:
             pixels = math.prod(counts)
-            return (math.prod(_reach(a, c) for a, c in zip(self.axes, counts, strict=True)) * self.pitch
-                    + pixels * self.features) * item
+            return (math.prod(self._reach(counts)) * self.pitch + pixels * self.features) * item
 
         most = _BLOCK_BYTES if self.size * item < _FAR_BYTES else _FAR_BLOCK_BYTES
         taps = [a.taps for a in self.axes]
@@ -117,14 +118,30 @@ class _WeightGradient:
             while self.cuts[i] < count and read(self._sizes()) > most:
                 self.cuts[i] += 1
         self.sizes = self._sizes()
-        self.reach = [_reach(a, c) for a, c in zip(self.axes, self.sizes, strict=True)]
+        self.reach = self._reach(self.sizes)
         # Small images go several at a time.
         whole = all(c == 1 for c in self.cuts)
         self.images = max(1, min(8, most // read(self.sizes))) if whole else 1
+        # The pixels of a block are neighbours: one run of K.
+        self.flat = all(c == 1 for c in self.cuts[1:]) and all(
+            a.out == 1 and step == 1 and (self.copies or a.taps == a.size)
+            for a, step in zip(self.axes, self.spacings, strict=True))
         self.parts = max(1, min(_PARTS, _PARTS_BYTES // (self.size * item)))
         shares = 1 if self.window.groups > 1 else min(self.panels, _TASKS)
         self.task_panels = -(-self.panels // shares)
         self.shares = -(-self.panels // self.task_panels)
+        # A product of every pixel takes hardly longer than to read it: the next block is fetched
+        # meanwhile, the image, too, where all of it is used.
+        self.next = self.features + self.channels * all(a.taps == a.size for a in self.axes)
+        tiles = -(-self.rows // self.tile.rows) * self.panels
+        self.coming = 0
+        if self.flat and self.window.groups == 1:
+            self.coming = min(-(-Micro.unroll * self.next * item // (LINE * tiles)), 4)
+
+    def _reach(self, counts: Sequence[int]) -> list[int]:
+        """Positions of the input that so many pixels of the gradient meet."""
+        return [(count - 1) * step + (axis.out - 1) * axis.stride + 1
+                for axis, step, count in zip(self.axes, self.spacings, counts, strict=True)]
 
     def _sizes(self) -> list[int]:
         return [-(-a.taps // k) for a, k in zip(self.axes, self.cuts, strict=True)]
@@ -212,10 +229,39 @@ class _WeightGradient:
                     self._copy_image(memory, emit.iadd(n, i), emit.imul(i, image_size), low)
             else:
                 image = self._first_pixel(n, low)
+            pixels = emit.imul(images, _product(emit, counts))
+            if self.coming:
+                start = emit.iadd(emit.imul(n, math.prod(a.taps for a in self.axes)), emit.imul(
+                    low[0], math.prod(a.taps for a in self.axes[1:])))
+                self._expect(emit.iadd(start, pixels), pixels)
             with emit.loop(0, self.window.groups) as group, emit.scope(), \
                     emit.loop(begin, end) as panel, emit.scope():
                 self._pack_gradient(packed, n, images, low, counts, group, panel)
-                self._products(image, packed, sums, images, counts, group, panel, add)
+                runs = (pixels, ()) if self.flat else (counts[-1], (images, *counts[:-1]))
+                self._products(image, packed, sums, *runs, group, panel, emit.isub(panel, begin), add)
+
+    def _expect(self, pixel: Index, pixels: Index) -> None:
+        """The next block begins at a pixel of the batch and has about as many as this one: a pointer
+        and a range of bytes to fetch, for the gradient and for the image."""
+        emit, item = self.emit, self.dtype.itemsize
+        self.expected: list[tuple[str, Index, Index]] = []
+        low: Index = 0
+        for value, count in ((self.gradient, self.features), (self.image, self.next - self.features)):
+            high = emit.iadd(low, emit.imul(pixels, count * item))
+            self.expected.append((place(emit, self.dtype, emit.pointers[value], emit.imul(
+                pixel, count)), low, high))
+            low = high
+
+    def _fetched(self, call: Index, depth: Index, near: str) -> str:
+        """What a call fetches of it: nothing new when all is fetched."""
+        emit = self.emit
+        offset = emit.imul(emit.imul(call, emit.idiv(depth, Micro.unroll)), LINE * self.coming)
+        found = near
+        for pointer, low, high in self.expected:
+            here = emit.inst(f"getelementptr i8, ptr {pointer}, i64 {emit.isub(offset, low)}")
+            inside = emit.all([emit.icompare("sge", offset, low), emit.icompare("slt", offset, high)])
+            found = emit.inst(f"select i1 {inside}, ptr {here}, ptr {found}")
+        return found
 
     def _first_pixel(self, n: Index, low: list[Index]) -> str:
         """Where what a block reads of an image begins."""
@@ -246,7 +292,7 @@ class _WeightGradient:
             axis = self.axes[i]
             first = emit.iadd(emit.imul(low[i], axis.spacing), axis.first)
             with emit.loop(0, self.reach[i]) as p, emit.scope():
-                here = emit.iadd(first, p)
+                here = emit.iadd(first, emit.imul(p, axis.spacing // self.spacings[i]))
                 more = inside if axis.inside else [*inside, emit.icompare("ult", here, axis.size)]
                 nest(i + 1, emit.iadd(emit.imul(position, self.reach[i]), p),
                      emit.iadd(emit.imul(at, axis.size), here), more)
@@ -278,23 +324,22 @@ class _WeightGradient:
         with emit.loop(0, images) as i, emit.scope():
             nest(0, i, emit.iadd(n, i))
 
-    def _products(self, memory: str, packed: str, sums: str, images: Index, counts: list[Index],
-                  group: Index, panel: Index, add: str) -> None:
-        """Add a block's products of a panel of features, all taps and channels."""
+    def _products(self, memory: str, packed: str, sums: str, depth: Index, rounds: tuple[Index, ...],
+                  group: Index, panel: Index, number: Index, add: str) -> None:
+        """Add a block's products of a panel of features, the `number`th, all taps and channels."""
         emit, axes = self.emit, self.axes
         sizes = self.reach if self.copies else [a.size for a in axes]
         pitches = [math.prod(sizes[i + 1:]) * self.pitch for i in range(len(axes))]
         outer = (math.prod(sizes) * self.pitch,
-                 *(a.spacing * p for a, p in zip(axes[:-1], pitches, strict=False)))
-        wide = axes[-1]
-        micro = Micro(self.product, self.tile, 1, wide.spacing * self.pitch, self.nr, self.features,
-                      True, outer=outer, unroll=_unroll(counts[-1]))
+                 *(step * p for step, p in zip(self.spacings[:-1], pitches, strict=False)))
+        micro = Micro(self.product, self.tile, 1, self.spacings[-1] * self.pitch, self.nr,
+                      self.features, True, outer=() if self.flat else outer, unroll=_unroll(depth),
+                      coming=self.coming)
         column = emit.imul(panel, self.nr)
         feature = emit.iadd(emit.imul(group, self.window.features), column)
         left = emit.imin(emit.isub(self.window.features, column), self.nr)
         memory = place(emit, self.dtype, memory, emit.imul(group, self.window.channels))
         sums = place(emit, self.dtype, sums, feature)
-        rounds = (images, *counts[:-1])
 
         def nest(i: int, a: Index, tap: Index) -> None:
             if i < len(axes) - (1 if self.joined else 0):
@@ -304,19 +349,21 @@ class _WeightGradient:
                 return
             source = place(emit, self.dtype, memory, a)
             target = place(emit, self.dtype, sums, emit.imul(tap, self.rows * self.features))
-            self._tiles(micro, source, packed, target, counts[-1], rounds, add, left)
+            self._tiles(micro, source, packed, target, depth, rounds, number, add, left)
 
         nest(0, 0, 0)
 
-    def _tiles(self, micro: Micro, a: str, b: str, c: str, depth: Index, rounds, add: str,
-               left: Index) -> None:
+    def _tiles(self, micro: Micro, a: str, b: str, c: str, depth: Index, rounds, number: Index,
+               add: str, left: Index) -> None:
         emit, height = self.emit, self.tile.rows
+        calls = emit.imul(number, -(-self.rows // height))
 
         def one(t: Index, edge) -> None:
             row = emit.imul(t, height)
-            micro.call(emit, place(emit, self.dtype, a, row), b,
-                       place(emit, self.dtype, c, emit.imul(row, self.features)), depth, add, edge,
-                       rounds)
+            source = place(emit, self.dtype, a, row)
+            coming = self._fetched(emit.iadd(calls, t), depth, source) if self.coming else ""
+            micro.call(emit, source, b, place(emit, self.dtype, c, emit.imul(row, self.features)),
+                       depth, add, edge, rounds, coming)
 
         whole: Index = self.rows // height
         total = -(-self.rows // height)
@@ -365,9 +412,11 @@ def add_parts(emit: Emitter, dtype: DType, lanes: int, sums: str, result: str, s
                         f" i32 {item}, <{lanes} x i1> {mask})")
 
 
-def _reach(axis: Axis, count: int) -> int:
-    """Positions of the input that `count` pixels of the gradient meet."""
-    return (count - 1) * axis.spacing + (axis.out - 1) * axis.stride + 1
+def _product(emit: Emitter, counts: Sequence[Index]) -> Index:
+    total: Index = 1
+    for count in counts:
+        total = emit.imul(total, count)
+    return total
 
 
 def _unroll(depth: Index) -> int:

@@ -260,7 +260,8 @@ def program(x, w):
 
 rng = np.random.default_rng(0)
 for shapes in [((5, 14, 14, 40), (3, 3, 40, 72)), ((9, 7, 7, 64), (3, 3, 64, 64)),
-               ((9, 28, 28, 40), (3, 3, 1, 40))]:
+               ((9, 28, 28, 40), (3, 3, 1, 40)), ((2, 14, 14, 256), (1, 1, 256, 200)),
+               ((5, 40, 40, 32), (1, 1, 32, 72))]:
     for dtype in (F32, BF16):
         arrays = [rng.standard_normal(s).astype(dtype.numpy) for s in shapes]
         function, _ = trace(program, [TensorType(s, dtype) for s in shapes])
