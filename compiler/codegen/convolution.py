@@ -143,10 +143,11 @@ class _Convolution:
         self.emit, self.op, self.window, self.outputs = emit, op, window, outputs
         self.image, self.kernel = op.operands
         self.out, self.product = op.result, product_of(op, target)
-        assert self.product.packed is self.image.dtype, "layout widens what has no instruction"
+        assert self.product.packed.bits == self.image.dtype.bits, "layout widens other numbers"
         self.sums, self.word = self.product.sums, self.product.word_type
         lanes = target.tile.bits // self.sums.bits
-        self.together = self.product.group == 1 and _together(window, lanes)
+        self.together = (self.product.group == 1 and self.sums.is_float
+                         and _together(window, lanes))
         self.axes = tuple(a.together for a in window.axes) if self.together else window.axes
         self.columns = window.features
         if self.together:
@@ -597,8 +598,8 @@ class _Convolution:
     def _store(self, source: str, index: list[Index]) -> None:
         """Compute the outputs from an element of the convolution."""
         emit = self.emit
-        total = emit.rounded(emit.load_from(source, self.sums), self.out.dtype)
-        with emit.given(self.out, total):
+        with emit.given(self.out, self.product.total(emit, emit.load_from(source, self.sums),
+                                                     self.out.dtype)):
             registers = [emit.at(value, index) for value, _ in self.outputs]
         position = emit.linear(self.out, index)
         for (value, pointer), register in zip(self.outputs, registers, strict=True):

@@ -16,7 +16,7 @@ from .move import place
 from .shuffle import lane_mask
 from .target import Target
 from .text import Index
-from .window import Axis, Part, Window
+from .window import Axis, Part, Window, is_wide_float
 from .work import Work
 
 _CHANNELS = 256
@@ -33,7 +33,7 @@ _ONE = Axis(1, 1, 1, 1, 1, 1, (Part(0, 1, 0, (0,)),))
 
 def is_depthwise(window: Window, op: Op, gradient: bool = False) -> bool:
     """Is each channel convolved by itself, and are its neighbours next to it in the kernel?"""
-    if window.channels != 1 or window.features != 1 or len(window.axes) > 2:
+    if not is_wide_float(op) or window.channels != 1 or window.features != 1 or len(window.axes) > 2:
         return False
     if gradient:
         return math.prod(a.out for a in window.axes) <= _MOST_TAPS

@@ -555,7 +555,8 @@ class _Gemm:
                 place = dict(by_loop)
                 self.loops.split(emit.iadd(column, j), self.axes.n, place)
                 index = [place[loop] for ((loop, _),) in self.spec.out]
-                product = self._rounded(emit.load_from(self._sum_at(line, j), self.product.sums))
+                product = self.product.total(
+                    emit, emit.load_from(self._sum_at(line, j), self.product.sums), self.out.dtype)
                 with emit.given(self.out, product):
                     registers = [emit.at(value, index) for value, _ in self.outputs]
                 position = emit.linear(self.out, index)
@@ -563,14 +564,6 @@ class _Gemm:
                     target = emit.inst(f"getelementptr inbounds {value.dtype.storage}, ptr {pointer},"
                                        f" i64 {position}")
                     emit.store_to(target, value.dtype, register)
-
-    def _rounded(self, total: str) -> str:
-        """A sum as an element of the product."""
-        dtype, sums = self.out.dtype, self.product.sums
-        if dtype.is_float:
-            return self.emit.rounded(total, dtype)
-        return total if dtype.bits == sums.bits else self.emit.inst(
-            f"trunc {sums.llvm} {total} to {dtype.llvm}")
 
 
 def _ceil(emit: Emitter, count: Index, step: int) -> Index:

@@ -8,12 +8,16 @@ are packed. Integers are exact modulo the result's range, floats are rounded onc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..ir.core import Op
 from ..ir.dtypes import BF16, F32, F64, I8, I16, I32, I64, UI8, DType
 from . import amx
 from .target import Target
 from .text import Text
+
+if TYPE_CHECKING:
+    from .emitter import Emitter
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,14 @@ class Product:
         name = f"llvm.fma.f{self.sums.bits}"
         text.declare(f"declare {kind} @{name}({kind}, {kind}, {kind})")
         return text.inst(f"call {kind} @{name}({kind} {x}, {kind} {y}, {kind} {total})")
+
+
+    def total(self, emit: Emitter, register: str, dtype: DType) -> str:
+        """A sum as an element of a result of `dtype`."""
+        if dtype.is_float:
+            return emit.rounded(register, dtype)
+        return register if dtype.bits == self.sums.bits else emit.inst(
+            f"trunc {self.sums.llvm} {register} to {dtype.llvm}")
 
 
 _BYTES = (I8, UI8)

@@ -134,7 +134,8 @@ def gradient_window(op: Op) -> Window | None:
     lhs, rhs = op.operands
     rank = len(lhs.shape)
     groups = a["batch_group_count"]
-    if (a["feature_group_count"] != 1 or any(a["window_reversal"]) or set(a["lhs_dilation"]) - {1}
+    if (not is_wide_float(op) or a["feature_group_count"] != 1
+            or any(a["window_reversal"]) or set(a["lhs_dilation"]) - {1}
             or (n.input_feature_dimension, n.input_batch_dimension) != (0, rank - 1)
             or (n.kernel_input_feature_dimension, n.kernel_output_feature_dimension) != (0, rank - 1)
             or (n.output_batch_dimension, n.output_feature_dimension) != (rank - 2, rank - 1)
@@ -147,11 +148,19 @@ def gradient_window(op: Op) -> Window | None:
                                             rhs.shape[-1] // groups)
 
 
+def is_wide_float(op: Op) -> bool:
+    """Are operands and result f32, or f64?"""
+    dtype = op.result.dtype
+    return dtype.is_float and dtype.bits >= 32 and all(v.dtype is dtype for v in op.operands)
+
+
 def _known(op: Op, extents) -> bool:
-    """Floats of one type, or narrow ones (only where the target multiplies them: `passes/layout.py`),
+    """Numbers of one type, or narrow ones (only where the target multiplies them: `passes/layout.py`),
     and sizes known and not 0."""
-    (lhs, rhs), result = (v.dtype for v in op.operands), op.result.dtype
-    return (result.is_float and lhs is rhs and (lhs is result or result.bits <= 32)
+    dtypes = [v.dtype for v in (*op.operands, op.result)]
+    alike = all(d.is_float for d in dtypes) or all(d.is_integer for d in dtypes)
+    narrow = max(d.bits for d in dtypes[:2]) < 32 and dtypes[2].bits <= 32
+    return (alike and (narrow or len(set(dtypes)) == 1)
             and len(op.result.shape) > 2 and all(isinstance(e, int) and e > 0 for e in extents))
 
 

@@ -17,7 +17,7 @@ from ..codegen.matrix import is_matrix_product
 from ..codegen.product import product_of
 from ..codegen.target import Target
 from ..ir.core import Function, Op, TensorType, Value
-from ..ir.dtypes import F32, DType
+from ..ir.dtypes import F32, I32, DType
 from ..ir.rewrite import Rewriter
 from ..ir.structs import ConvDimensionNumbers, DotDimensionNumbers
 from ..ops.contraction import convolution_defaults
@@ -120,12 +120,13 @@ def _convolution(op: Op, rewriter: Rewriter, target: Target | None) -> Value:
     lhs, rhs = (rewriter[v] for v in op.operands)
     n: ConvDimensionNumbers = a["dimension_numbers"]
     regular = _is_regular(op, a)
-    if _is_narrow(op):
+    wide = _wide_type(op)
+    if wide is not None:
         gradient = _is_weight_gradient(op, a)
         if regular and gradient and _is_sum_of_products(op, a, target):
             return _sum_of_products(op, rewriter, lhs, rhs, a)
         if not regular or gradient or not (_is_product(a, rhs) or _is_direct(op, a, target)):
-            return _widened(op, rewriter, target, lhs, rhs)
+            return _widened(op, rewriter, target, wide, lhs, rhs)
     if not regular:
         return _generic_convolution(op, rewriter, lhs, rhs, a)
     # A reversed kernel (of an input gradient) is read backwards where it is.
@@ -172,21 +173,26 @@ def _convolution(op: Op, rewriter: Rewriter, target: Target | None) -> Value:
     return _transpose(rewriter, op, result, [order.index(d) for d in range(len(order))])
 
 
-def _is_narrow(op: Op) -> bool:
-    """Are there floats of less than 32 bits, and none of more?"""
+def _wide_type(op: Op) -> DType | None:
+    """The type of 32 bits for numbers of which some have less, and none more; None where none has."""
     dtypes = [v.dtype for v in (*op.operands, op.result)]
-    return all(d.is_float and d.bits <= 32 for d in dtypes) and any(d.bits < 32 for d in dtypes)
+    if max(d.bits for d in dtypes) > 32 or min(d.bits for d in dtypes) == 32:
+        return None
+    if all(d.is_float for d in dtypes):
+        return F32
+    return I32 if all(d.is_integer for d in dtypes) else None
 
 
 def _is_direct(op: Op, a, target: Target | None) -> bool:
-    """Has the target an instruction for convolutions of these narrow floats?"""
+    """Has the target an instruction for convolutions of these narrow numbers as they are?"""
     if target is None or a["feature_group_count"] > 1:
         return False
     product = product_of(op, target)
     channels, step = op.operands[1].shape[a["dimension_numbers"].kernel_input_feature_dimension], (
         product.group * product.depth)
-    # Whole steps along K: for less than half a step, f32 does no more products.
-    return product.group > 1 and isinstance(channels, int) and 2 * channels >= step
+    # Whole steps along K: for less than half a step, wide numbers take no more products.
+    return (product.group > 1 and not product.flips and isinstance(channels, int)
+            and 2 * channels >= step and all(v.dtype.bits == product.packed.bits for v in op.operands))
 
 
 def _is_sum_of_products(op: Op, a, target: Target | None) -> bool:
@@ -236,10 +242,11 @@ def _sum_of_products(op: Op, rewriter: Rewriter, lhs: Value, rhs: Value, a) -> V
     return _converted(rewriter, op, result, op.result.dtype)
 
 
-def _widened(op: Op, rewriter: Rewriter, target: Target | None, lhs: Value, rhs: Value) -> Value:
-    """The convolution of the same numbers in f32, rounded once at the end."""
-    wide = Op(op.definition, [_converted(rewriter, op, v, F32) for v in (lhs, rhs)],
-              [op.result.type.with_dtype(F32)], {**op.attributes, "dtype": F32}, (), op.location)
+def _widened(op: Op, rewriter: Rewriter, target: Target | None, dtype: DType, lhs: Value, rhs: Value
+             ) -> Value:
+    """The convolution of the same numbers in another type, converted once at the end."""
+    wide = Op(op.definition, [_converted(rewriter, op, v, dtype) for v in (lhs, rhs)],
+              [op.result.type.with_dtype(dtype)], {**op.attributes, "dtype": dtype}, (), op.location)
     return _converted(rewriter, op, _convolution(wide, rewriter, target), op.result.dtype)
 
 
@@ -284,8 +291,9 @@ def _is_regular(op: Op, a) -> bool:
              (rhs, n.kernel_input_feature_dimension if gradient else None),
              (op.result, None if gradient else n.output_batch_dimension))
     dtypes = {op.result.dtype, *(v.dtype for v in op.operands)}
-    return (all(d.is_float for d in dtypes) and (len(dtypes) == 1 or _is_narrow(op))
-            and len(lhs.shape) > 2
+    whole = all(d.is_integer for d in dtypes) and not gradient and a["feature_group_count"] == 1
+    return ((whole or all(d.is_float for d in dtypes)) and len(lhs.shape) > 2
+            and (len(dtypes) == 1 or _wide_type(op) is not None)
             and (a["feature_group_count"] if gradient else a["batch_group_count"]) == 1
             and all(isinstance(p, int) for pair in a["padding"] for p in pair)
             and all(isinstance(e, int) and e > 0 for value, dim in batch

@@ -1,6 +1,7 @@
 """Convolutions and their gradients: windows, dims, groups and channel counts that leave remainders, in
 any batch, against the evaluator, which NumPy does in f64 and which is itself tested against JAX."""
 
+import math
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from tfn.compiler.codegen.target import Target
 from tfn.compiler.compile import compile_function
 from tfn.compiler.ir.core import TensorType
 from tfn.compiler.ir.dims import Dim
-from tfn.compiler.ir.dtypes import F32, F64, as_dtype
+from tfn.compiler.ir.dtypes import F32, F64, I32, I64, as_dtype
 from tfn.compiler.ir.evaluator import evaluate
 from tfn.compiler.ir.structs import ConvDimensionNumbers
 from tfn.compiler.trace.core import bind, trace
@@ -134,13 +135,67 @@ def test_narrow_floats_are_rounded_once(name, way):
     arrays = [RNG.integers(-3, 4, shape).astype(np.float64) for shape in (x, w, y)]
     wide, _ = trace(program, [TensorType(a.shape, F64) for a in arrays])
     narrow = as_dtype(NARROW[way][0])
-    features = [f for f in HOST.features.split(",") if f not in NARROW[way][1].split()]
     function, _ = trace(program, [TensorType(a.shape, narrow) for a in arrays])
-    executable = compile_function(function, replace(HOST, features=",".join(features)))
+    executable = compile_function(function, host_without(NARROW[way][1]))
     found = executable(*(a.astype(narrow.numpy) for a in arrays))
     for one, right in zip(found, evaluate(wide, arrays), strict=True):
         assert one.dtype == narrow.numpy
         np.testing.assert_array_equal(one, right.astype(narrow.numpy))
+
+
+WHOLE = {
+    "i8": ("int8", "int32", ""), "i8 without tiles": ("int8", "int32", "+amx-int8"),
+    "i8 kept": ("int8", "int8", ""), "i16": ("int16", "int32", ""), "i32": ("int32", "int32", ""),
+    "ui32": ("uint32", "uint32", ""), "i64": ("int64", "int64", "")}
+"""Types of operands and result, and features of this machine not to use."""
+
+
+@pytest.mark.parametrize("way", WHOLE)
+@pytest.mark.parametrize("name", CASES)
+def test_whole_numbers_are_exact(name, way):
+    """Modulo the range of the result, any number of the operands'."""
+    *types, without = WHOLE[way]
+    given, wanted = (as_dtype(t).numpy for t in types)
+    x, w, options = CASES[name]
+    arrays = [whole(s, given) for s in (x, w)]
+
+    def program(x, w):
+        return [nn.conv(x, w, preferred_element_type=wanted, **options)]
+
+    function, _ = trace(program, [TensorType(a.shape, as_dtype(a.dtype)) for a in arrays])
+    (found,) = compile_function(function, host_without(without))(*arrays)
+    function, _ = trace(program, [TensorType(a.shape, I64) for a in arrays])
+    (right,) = evaluate(function, [a.astype(np.int64) for a in arrays])
+    np.testing.assert_array_equal(found, right.astype(wanted))
+
+
+def whole(shape, dtype):
+    """Any numbers of an integer type."""
+    return np.frombuffer(RNG.bytes(math.prod(shape) * np.dtype(dtype).itemsize), dtype).reshape(shape)
+
+
+def host_without(features):
+    left = [f for f in HOST.features.split(",") if f not in features.split()]
+    return replace(HOST, features=",".join(left))
+
+
+@pytest.mark.parametrize("without", ["", "+amx-int8", "+amx-int8 +avx512vnni"])
+@pytest.mark.parametrize(("given", "by"), [
+    ("uint8", "int8"), ("int8", "uint8"), ("uint8", "uint8"), ("int16", "int8"), ("int32", "int8")])
+def test_whole_numbers_of_two_types(given, by, without):
+    x, w = whole((2, 9, 11, 70), given), whole((3, 3, 70, 40), by)
+    numbers = ConvDimensionNumbers(0, 3, (1, 2), 2, 3, (0, 1), 0, 3, (1, 2))
+
+    def program(x, w):
+        return [bind("stablehlo.convolution", x, w, dimension_numbers=numbers, dtype=I32,
+                     padding=((1, 1), (1, 1)))]
+
+    function, _ = trace(program, [TensorType(a.shape, as_dtype(a.dtype)) for a in (x, w)])
+    (found,) = compile_function(function, host_without(without))(x, w)
+    around = np.pad(x.astype(np.int64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    right = sum(around[:, i:i + 9, j:j + 11] @ w[i, j].astype(np.int64)
+                for i in range(3) for j in range(3))
+    np.testing.assert_array_equal(found, right.astype(np.int32))
 
 
 @pytest.mark.parametrize("channels", [3, 40, 64])
