@@ -205,7 +205,6 @@ class Executable:
         self._addresses = [self._address(s) for s in plan.steps]
         self._bound: dict[tuple, Bound] = {}
         self._lock = new_rlock()
-        self._runs_in: int | None = None
         self.enter: Callable[..., Any] = lambda *arguments: NotImplemented
         """Takes ndarrays that are exactly what was called with last; `NotImplemented` otherwise."""
         if RECORDS.active:
@@ -238,7 +237,7 @@ class Executable:
             bound = self._bound.get(sizes)
             if bound is None:
                 bound = self._bound.setdefault(sizes, self._bind(sizes))
-            self.enter = enter = self._locked(bound)
+            self.enter = enter = self._in_turn(bound)
         results = enter(*bound.fit(arguments))
         if results is NotImplemented:
             results = enter(*bound.fit(arguments, lend=False))
@@ -249,25 +248,33 @@ class Executable:
         return Bound(self.function, self.plan, self._constants, self._addresses, self._scalars,
                      self.communicator, dict(sizes))
 
-    def _locked(self, bound: Bound) -> Callable[..., Any]:
+    def _in_turn(self, bound: Bound) -> Callable[..., Any]:
         """How `bound` is called. The interpreter's lock guards a short plan's arena; another plan is
         run by one thread at a time. What calls its own program while it runs, a callback, a finalizer
         or the handler of a signal, gets a fresh arena."""
         if bound.is_short:
             return bound.enter
+        varied = [(i, found) for i, (found, (declared, _)) in enumerate(
+            zip(bound.shapes, self._argument_types, strict=True)) if found != declared]
 
         def enter(*arrays: np.ndarray) -> Any:
-            with self._lock:
-                if self._runs_in == threading.get_ident():
+            if len(arrays) != len(bound.shapes):
+                return NotImplemented
+            for i, shape in varied:
+                if arrays[i].shape != shape:
+                    # Arrays of another size do not wait for those of this.
+                    return NotImplemented
+            with bound.lock:
+                if bound.runs_in == threading.get_ident():
                     return self._again(arrays)
                 try:
-                    self._runs_in = threading.get_ident()
+                    bound.runs_in = threading.get_ident()
                     results = bound.enter(*arrays)
                     if results is not NotImplemented:
                         bound.run()
                     return results
                 finally:
-                    self._runs_in = None
+                    bound.runs_in = None
 
         return enter
 

@@ -189,7 +189,7 @@ def _read(found: Profile, log: np.ndarray) -> None:
     by_op: dict[tuple, Row] = {}
     seen: set[tuple[int, int]] = set()
     for executable in list(RECORDS.executables):
-        for sizes, bound in executable._bound.items():
+        for sizes, bound in list(executable._bound.items()):
             for step, address in zip(executable.plan.steps, _addresses(bound.table), strict=True):
                 # The phases of a kernel are one row, and so is what a loop runs again.
                 key = (id(executable), sizes, id(step.op) if step.op is not None else address)

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import UnsupportedError
 from ..ir.core import Function, Op
 from ..ir.dims import Extent
+from ..locks import new_rlock
 from . import walk
 from .entry import Entry, Result
 from .host import HostCall
@@ -33,7 +34,7 @@ def size_of(extent: Extent, sizes: Mapping[str, int]) -> int:
 
 
 class Bound:
-    """What is fixed once sizes are known. One call at a time: see `Executable`."""
+    """What is fixed once sizes are known. One call at a time: see `Executable._in_turn`."""
 
     def __init__(self, function: Function, plan: Plan, constants: Sequence[np.ndarray],
                  addresses: Sequence[int], scalars: Sequence[np.ndarray | None], communicator,
@@ -42,6 +43,9 @@ class Bound:
             raise ValueError(f"the plan of {function.name} has memory for {plan.threads} threads,"
                              f" the pool has {pool().threads}: leave out make_plan's `threads`")
         self.donations = plan.donations
+        self.lock = new_rlock()
+        self.runs_in: int | None = None
+        """The thread that runs the plan, under the lock."""
         self._communicator = communicator
         self.arena = allocate((max(size_of(plan.arena_bytes, sizes), 1),), np.dtype(np.uint8))
         count = len(function.arguments)
@@ -60,6 +64,7 @@ class Bound:
         table, bases, scratch, shared, parallel = self._pointers
         types = [(tuple(size_of(d, sizes) for d in a.shape), a.dtype.numpy)
                  for a in function.arguments]
+        self.shapes = [shape for shape, _ in types]
         self.dtypes = [dtype for _, dtype in types]
         results = [Result(tuple(size_of(d, sizes) for d in r.shape), r.dtype.numpy,
                           plan.donations.get(j, -1)) for j, r in enumerate(function.returns)]

@@ -574,6 +574,31 @@ def test_threads_that_call_one_program(size):
     assert not failures
 
 
+def test_a_call_of_another_size_does_not_wait():
+    from tfn.compiler import debug
+
+    def hold(x):
+        if len(x) == 9:
+            inside.set()
+            assert go.wait(20)
+        return x
+
+    n = Dim.named("n")
+    f = compiled(lambda x: [debug.pure_callback(hold, x, x) * 2], (n,))
+    inside, go = threading.Event(), threading.Event()
+    nine, two = np.ones(9, np.float32), np.ones(2, np.float32)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(f, nine)
+        assert inside.wait(20)
+        try:
+            for number in range(3):
+                second = threads.submit(f, two * number).result(10)
+                np.testing.assert_array_equal(second[0], two * number * 2)
+        finally:
+            go.set()
+        np.testing.assert_array_equal(first.result()[0], nine * 2)
+
+
 def test_asyncio():
     f = jit(lambda x: tnp.sum(tnp.exp(x)))
 
