@@ -4,8 +4,11 @@ Backward passes read what forward passes made. Of a normalisation followed by an
 the centred value, the value before the activation, and so on: each as large as the convolution's
 result, each a few operations from it. What is left out is neither stored nor kept.
 
-The bits stay the same. A multiplication whose sum is contracted into one instruction in one kernel must
-be in the other as well, so none is copied away from a sum, nor brought to another.
+What there is one of per row, the mean in a layer normalisation, becomes a result of the kernel that
+makes it.
+
+The bits of what is made stay the same. A multiplication whose sum is contracted into one instruction
+in one kernel must be in the other as well, so none is copied away from a sum, nor brought to another.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ..codegen.rows import rows_of
 from ..codegen.work import DEAR
 from ..ir.core import Block, Function, Op, Value, free_values, uses
 from ..ir.rewrite import Rewriter, clone_op
@@ -21,6 +25,9 @@ from .regions import REGION
 
 CHEAP = 8
 """Operations on an element that cost less than reading it from memory."""
+
+_FEW = 64
+"""Elements of a row of which one number costs little to store."""
 
 _SUMS = frozenset({"stablehlo.add", "stablehlo.subtract", "stablehlo.negate", "stablehlo.reduce"})
 """Ops into which LLVM may contract a multiplication, or through which it may look for one."""
@@ -62,7 +69,7 @@ class _Chain:
     large: list[Value]
     """Read an element for an element."""
     small: list[Value]
-    """Broadcast."""
+    """Broadcast: arguments as well, or what the kernel has one of per row."""
 
 
 class _Graph:
@@ -141,17 +148,35 @@ class _Graph:
                 if isinstance(r, _Kernel) and self._can_make(r, value, chain, kernel)]
         kept_until = max((self._at(r) for r in readers if r not in able), default=kernel.position)
         far = [r for r in able if r.position > kept_until]
-        if not far or not self._spares(kernel, value, chain, kept_until, far):
+        more = any(self._outside(kernel, v) is None for v in chain.small)
+        if (not far or (more and len(far) < len(readers))
+                or not self._spares(kernel, value, chain, kept_until, far)):
             return False
         for reader in far:
             self._make_in(reader, value, inner, chain, kernel)
             del self.readers[value][reader]
-        if not self.readers[value]:
-            self._forget(kernel, value)
+        self._part(kernel, value if not self.readers[value] else None)
         return True
 
-    def _operand(self, kernel: _Kernel, argument: Value) -> Value:
-        return kernel.operands[kernel.block.arguments.index(argument)]
+    def _outside(self, kernel: _Kernel, inner: Value) -> Value | None:
+        """The function's value of what a region reads or makes; None where it is no result."""
+        for inside, outside in ((kernel.block.arguments, kernel.operands),
+                                (kernel.block.returns, kernel.results)):
+            if inner in inside:
+                return outside[inside.index(inner)]
+        return None
+
+    def _operand(self, kernel: _Kernel, inner: Value) -> Value:
+        """The same; it becomes a result where it is none."""
+        found = self._outside(kernel, inner)
+        if found is None:
+            found = Value(inner.type, kernel.op, len(kernel.results))
+            block = Block()
+            block.arguments, block.ops = kernel.block.arguments, kernel.block.ops
+            block.returns = [*kernel.block.returns, inner]
+            kernel.block = block
+            kernel.results.append(found)
+        return found
 
     def _can_make(self, reader: _Kernel, value: Value, chain: _Chain, kernel: _Kernel) -> bool:
         """Does a kernel read `value` only at the element it computes, and may it compute it?"""
@@ -191,8 +216,8 @@ class _Graph:
                 return False
             longer.append(root)
         for argument in chain.small:
-            if self.root(self._operand(kernel, argument)) in self.fleeting \
-                    and self.last(self._operand(kernel, argument)) < end:
+            known = self._outside(kernel, argument)
+            if known is not None and self.root(known) in self.fleeting and self.last(known) < end:
                 return False
         return len(set(longer)) <= 1
 
@@ -224,11 +249,12 @@ class _Graph:
         block.returns = [values[v] for v in old.returns]
         reader.block, reader.operands = block, operands
 
-    def _forget(self, kernel: _Kernel, value: Value) -> None:
-        """Drop a result nobody reads, and what only it needed."""
-        number = kernel.results.index(value)
-        kernel.results.pop(number)
-        kept = [v for i, v in enumerate(kernel.block.returns) if i != number]
+    def _part(self, kernel: _Kernel, unread: Value | None) -> None:
+        """Give a kernel a region of its own, without a result nobody reads and what only that
+        needed."""
+        kept = [v for v, result in zip(kernel.block.returns, kernel.results, strict=True)
+                if result is not unread]
+        kernel.results = [v for v in kernel.results if v is not unread]
         block, operands = part(kernel.block, kernel.operands, kept)
         for operand in kernel.operands:
             if operand not in operands:
@@ -280,15 +306,26 @@ def _is_product(op: Op) -> bool:
     return op.result.dtype.is_float and (name == "multiply" or (name in DEAR and name not in _EXACT))
 
 
+def _divides_row(op: Op) -> bool:
+    """A division by what is broadcast: vectors of quotients take no longer than reading them."""
+    divisor = op.operands[-1].op
+    return (op.name == "stablehlo.divide" and divisor is not None
+            and divisor.name == "stablehlo.broadcast_in_dim")
+
+
 def _chain(block: Block, value: Value) -> _Chain | None:
     """How `value` is made; None unless cheaply, element by element, with the same bits elsewhere."""
     ops: dict[Op, None] = {}
     large: dict[Value, None] = {}
     small: dict[Value, None] = {}
+    rows = rows_of(block) if any(op.name == "stablehlo.reduce" for op in block.ops) else None
+    per_row = {r for op in block.ops for r in op.results
+               if rows is not None and tuple(r.shape) == rows.shape[:rows.kept]
+               and _FEW * r.type.nominal_bytes <= value.type.nominal_bytes}
 
     def visit(v: Value, found: dict[Value, None]) -> bool:
         op = v.op
-        if op is None:
+        if op is None or (found is small and v in per_row):
             found[v] = None
             return True
         if op in ops:
@@ -307,7 +344,8 @@ def _chain(block: Block, value: Value) -> _Chain | None:
     if value.op is None or is_free(value.op) or not visit(value, large):
         return None
     work = [op for op in ops if not is_free(op)]
-    if not large or len(work) > CHEAP or any(op.name.rpartition(".")[2] in DEAR for op in work):
+    dear = [op for op in work if op.name.rpartition(".")[2] in DEAR]
+    if not large or len(work) > CHEAP or len(dear) > 1 or not all(map(_divides_row, dear)):
         return None
     if not contracts_alike(block, work):
         return None
