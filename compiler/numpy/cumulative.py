@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import OpError, user_location
+from ..ir.dtypes import F32
 from ..ops.control import composite
 from ..ops.reduction import identity_of, reducer
 from ..trace.core import Array, bind
@@ -109,6 +110,10 @@ def _cumulative(x: Value, axis: int | None, kind: str) -> Value:
     if axis is None:
         x, axis = bind("stablehlo.reshape", x, shape=(x.size,)), 0
     axis = normalize_axis(axis, len(x.shape))
+    dtype = dtype_of(x)
+    if dtype.is_float and dtype.bits < 32:
+        # As sums are: in f32, rounded once.
+        return convert(_cumulative(convert(x, F32), axis, kind), dtype)
     if is_concrete(x):
         with np.errstate(all="ignore"):
             return Array(_SCANS[kind](x._data, axis=axis, dtype=x.dtype))

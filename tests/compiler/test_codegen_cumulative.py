@@ -37,6 +37,18 @@ def test_cumulative(name, dtype):
         np.testing.assert_allclose(found, expected, rtol=2e-3 if dtype == "float16" else 1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_narrow_floats_are_added_in_f32(dtype):
+    """Compiled and at once: the true sum rounded, or its neighbour, and what f32 may be off."""
+    narrow = as_dtype(dtype).numpy
+    x = np.random.default_rng(0).normal(size=(3, 3000)).astype(narrow)
+    true = np.cumsum(x.astype(np.float64), 1)
+    for found in (*compiled(lambda x: [tnp.cumsum(x, 1)], x), np.asarray(tnp.cumsum(x, 1))):
+        assert found.dtype == narrow
+        error = np.abs(found.astype(np.float64) - true)
+        assert (error <= np.spacing(np.abs(found)).astype(np.float64) * 0.51 + 1e-4).all()
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_nan_and_infinity_stay(name):
     x = np.random.default_rng(0).normal(size=(2, 40)).astype(np.float32) + 1
