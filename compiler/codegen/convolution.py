@@ -389,6 +389,7 @@ class _Convolution:
         outer = self.axes[:-1] if lines else self.axes
         run, size = (self.spans[-1] * features, wide.size * features) if lines else (
             self.input_features * group, features)
+        multiple = features if run % features == 0 else 1
         begin: Index = 0
         end: Index = run if lines else features
         if lines:
@@ -406,10 +407,10 @@ class _Convolution:
                     exists = emit.all(inside)
                     low = emit.inst(f"select i1 {exists}, i64 {begin}, i64 {run}")
                     high = emit.inst(f"select i1 {exists}, i64 {end}, i64 {run}")
-                clear_run(emit, dtype, lanes, target, 0, low)
+                clear_run(emit, dtype, lanes, target, 0, low, multiple)
                 copy_run(emit, dtype, lanes, place(emit, dtype, source, emit.imul(offset, size)),
-                         target, low, high)
-                clear_run(emit, dtype, lanes, target, high, run)
+                         target, low, high, multiple)
+                clear_run(emit, dtype, lanes, target, high, run, multiple)
                 return
             axis = outer[i]
             first = emit.iadd(emit.imul(self.low[i], axis.stride), axis.first)

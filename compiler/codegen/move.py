@@ -16,14 +16,16 @@ def place(emit: Emitter, dtype: DType, pointer: str, offset: Index) -> str:
         f"getelementptr {dtype.llvm}, ptr {pointer}, i64 {offset}")
 
 
-def clear_run(emit: Emitter, dtype: DType, lanes: int, target: str, low: Index, high: Index) -> None:
-    """Zeros in the elements from `low` to before `high`."""
-    _run(emit, dtype, lanes, target, low, high, lambda i, mask: "zeroinitializer")
+def clear_run(emit: Emitter, dtype: DType, lanes: int, target: str, low: Index, high: Index,
+              multiple: int = 1) -> None:
+    """Zeros in the elements from `low` to before `high`, a `multiple` of so many."""
+    _run(emit, dtype, lanes, target, low, high, multiple, lambda i, mask: "zeroinitializer")
 
 
 def copy_run(emit: Emitter, dtype: DType, lanes: int, source: str, target: str, low: Index,
-             high: Index) -> None:
-    """The elements from `low` to before `high` of two runs; source and target begin alike."""
+             high: Index, multiple: int = 1) -> None:
+    """The elements from `low` to before `high` of two runs, a `multiple` of so many; source and target
+    begin alike."""
     vector, kind = _kind(dtype, lanes)
     emit.declare(f"declare {vector} @llvm.masked.load.{kind}.p0(ptr, i32, <{lanes} x i1>, {vector})")
 
@@ -34,13 +36,25 @@ def copy_run(emit: Emitter, dtype: DType, lanes: int, source: str, target: str, 
         return emit.inst(f"call {vector} @llvm.masked.load.{kind}.p0(ptr {pointer},"
                          f" i32 {dtype.itemsize}, <{lanes} x i1> {mask}, {vector} zeroinitializer)")
 
-    _run(emit, dtype, lanes, target, low, high, load)
+    _run(emit, dtype, lanes, target, low, high, multiple, load)
 
 
-def _run(emit: Emitter, dtype: DType, lanes: int, target: str, low: Index, high: Index,
+_VECTORS = (8, 4, 2, 1)
+"""Of a round, where no elements are left over."""
+
+
+def _run(emit: Emitter, dtype: DType, lanes: int, target: str, low: Index, high: Index, multiple: int,
          value: Callable[[Index, str | None], str]) -> None:
     vector, kind = _kind(dtype, lanes)
     emit.declare(f"declare void @llvm.masked.store.{kind}.p0({vector}, ptr, i32, <{lanes} x i1>)")
+    step = next((lanes * v for v in _VECTORS if multiple % (lanes * v) == 0), 0)
+    if step:
+        with emit.loop(low, high, step) as i, emit.scope():
+            places = [emit.iadd(i, v) for v in range(0, step, lanes)]
+            for at, store in [(at, value(at, None)) for at in places]:
+                emit.do(f"store {vector} {store}, ptr {place(emit, dtype, target, at)},"
+                        f" align {dtype.itemsize}")
+        return
     count = emit.imax(emit.isub(high, low), 0)
     whole = emit.iadd(low, emit.imul(emit.idiv(count, lanes), lanes))
     with emit.loop(low, whole, lanes) as i, emit.scope():

@@ -286,8 +286,9 @@ class _WeightGradient:
                 if inside:
                     count = emit.inst(f"select i1 {emit.all(inside)}, i64 {count}, i64 0")
                 copy_run(emit, self.dtype, lanes, place(
-                    emit, self.dtype, source, emit.imul(at, self.channels)), to, 0, count)
-                clear_run(emit, self.dtype, lanes, to, count, self.channels)
+                    emit, self.dtype, source, emit.imul(at, self.channels)), to, 0, count,
+                    self.channels)
+                clear_run(emit, self.dtype, lanes, to, count, self.channels, self.channels)
                 return
             axis = self.axes[i]
             first = emit.iadd(emit.imul(low[i], axis.spacing), axis.first)
