@@ -3,7 +3,8 @@
 Rows of a tile are neighbouring outputs, its columns output features, and K is the taps of the kernel
 times the input features: `[tap][feature]` are runs of the image. The kernel is packed by a phase of its
 own into panels `[tap][feature][columns]`. A task is a block of outputs by a few panels; where it reads
-beyond the image, it first copies what it reads into its workspace, zeros around it.
+beyond the image, it first copies what it reads into its workspace, zeros around it. If that is one
+place before and after a line, it reads the image itself, and zeros from elsewhere for a row of a tile.
 
 Where neighbours of K multiply in words (`product.py`), the features of a pixel are padded to whole
 steps along K: a task copies what it reads if they are not whole in the image.
@@ -29,10 +30,10 @@ from .move import clear_run, copy_run, place
 from .outline import outlined
 from .pack import Packer
 from .product import product_of
-from .target import Target
+from .target import LINE, Target
 from .text import Index
 from .tile import Micro, Tile
-from .window import Part, Window, blocks, direct_window
+from .window import Axis, Part, Window, blocks, direct_window
 from .work import Work
 
 _REGION_BYTES = 288 << 10
@@ -45,6 +46,8 @@ _FAR_BYTES = 1 << 20
 that uses it. A third of the time of 512 features of 7x7 pixels."""
 _TASKS, _MANY_TASKS = 4, 16
 """Tasks of an image large enough to share, and of a batch that need not share its images."""
+_LONG, _SETS = 64, 64
+"""Features of a tap that repay a loop of their own, and sets of a first-level cache."""
 _PICOSECONDS = 10
 
 Output = tuple[Value, str]
@@ -137,6 +140,15 @@ def _sections(window: Window) -> list[_Section]:
     return found
 
 
+def _is_beside(axis: Axis, part: Part) -> bool:
+    """Does a part read one place at most before a line, for its first output, and after it for the
+    last?"""
+    if not part.taps or part.count < 2:
+        return False
+    last = part.origin + (part.count - 1) * axis.stride + len(part.taps) - 1
+    return part.origin >= -1 and last <= axis.size
+
+
 class _Convolution:
     def __init__(self, emit: Emitter, op: Op, window: Window, target: Target,
                  outputs: Sequence[Output]):
@@ -160,12 +172,49 @@ class _Convolution:
         wide = self.axes[-1]
         tall = self.axes[-2].parts[0].count if len(self.axes) > 1 and all(
             len(a.parts) == 1 for a in self.axes[-2:]) else 1
-        self.copies = window.channels % step != 0 or not all(a.inside for a in self.axes)
+        self.depth = math.prod(a.taps for a in self.axes) * self.channels
+        inside = window.channels % step == 0 and all(a.inside for a in self.axes)
+        self.sides = not inside and self._has_sides()
+        self.copies = not inside and not self.sides
+        self._choose_tile(target, tall)
+        if self.sides and not self._reads_in_place(target):
+            self.sides, self.copies = False, True
+            self._choose_tile(target, tall)
+        self.packer = Packer(emit, self.kernel.dtype, self.product, self.tile)
+        self.panels = -(-self.columns // self.nr)
+        self._cut(target)
+        # Outputs are stored a tile at a time, but where something is computed from them first.
+        self.followed = any(v is not self.out for v, _ in outputs)
+        self.staged = (self.together or self.followed or window.features % self.nr != 0
+                       or self.out.dtype is not self.sums)
+        # Taps along the innermost dim and features are one run, where no feature is skipped.
+        self.joined = (wide.spacing == 1 and window.groups == 1 and not self.sides
+                       and self.pitch == self.input_features)
+        self.sections = _sections(window) if self.together else []
+        self.parts = [s.parts for s in self.sections] or list(cartesian(*(a.parts for a in self.axes)))
+
+    def _has_sides(self) -> bool:
+        """Does nothing lie beside the lines of the image but one place for a tile, which can be zeros
+        elsewhere? Lines before and after it have no products."""
+        *outer, wide = self.axes
+        return (len(outer) == 1 and self.window.groups == 1 and wide.spacing == 1 and not self.together
+                and self.product.group == 1 and self.channels >= _LONG
+                and all(_is_beside(wide, p) for p in wide.parts))
+
+    def _reads_in_place(self, target: Target) -> bool:
+        """Is a tile part of a line, and do the rows it reads have room in the first-level cache?"""
+        sets = _SETS * LINE
+        apart = math.gcd(self.axes[-1].stride * self.pitch * self.word.itemsize, sets)
+        return (self.stacked == 1 and self.tile.rows > 1
+                and self.tile.rows * apart <= (target.ways - 4) * sets)
+
+    def _choose_tile(self, target: Target, tall: int) -> None:
+        """The tile, where rows that begin so many words apart are read."""
+        window, item, lanes = self.window, self.word.itemsize, target.tile.bits // self.sums.bits
+        wide = self.axes[-1]
         # Pixels a multiple of 1 KB apart would share a few sets of the first-level cache.
-        item = self.word.itemsize
         uneven = self.copies and self.input_features * item % 512 == 0
         self.pitch = self.input_features + (lanes if uneven else 0)
-        self.depth = math.prod(a.taps for a in self.axes) * self.channels
         close = self.depth * 4 * lanes * item <= _CLOSE_BYTES or (
             not self.copies and window.features <= 4 * lanes)
         # Parts that are computed together are one panel.
@@ -179,17 +228,6 @@ class _Convolution:
                 self.depth <= _SHORT, **vectors)
         self.width = self.tile.rows // self.stacked
         self.nr = self.tile.columns
-        self.packer = Packer(emit, self.kernel.dtype, self.product, self.tile)
-        self.panels = -(-self.columns // self.nr)
-        self._cut(target)
-        # Outputs are stored a tile at a time, but where something is computed from them first.
-        self.followed = any(v is not self.out for v, _ in outputs)
-        self.staged = (self.together or self.followed or window.features % self.nr != 0
-                       or self.out.dtype is not self.sums)
-        # Taps along the innermost dim and features are one run, where no feature is skipped.
-        self.joined = wide.spacing == 1 and window.groups == 1 and self.pitch == self.input_features
-        self.sections = _sections(window) if self.together else []
-        self.parts = [s.parts for s in self.sections] or list(cartesian(*(a.parts for a in self.axes)))
 
     def _cut(self, target: Target) -> None:
         """Blocks of outputs and of panels that make a task."""
@@ -443,7 +481,7 @@ class _Convolution:
                       self.nr if self.staged else wide.step * self.output_features, True,
                       outer=outer, a_rows=rows, unroll=_unroll(depth),
                       depth=depth if len(self.parts) == 1 and isinstance(depth, int) else None,
-                      adds=False)
+                      adds=False, sides=self.sides)
 
         def nest(i: int, at: list[Index], skip: list[Index], a: str) -> None:
             """`at`: outputs of the part along the axes so far; `skip`: rows of the tile done before."""
@@ -519,11 +557,13 @@ class _Convolution:
             c = place(emit, self.sums, emit.pointers[self.out],
                       emit.iadd(emit.imul(position, self.output_features), feature))
             ((a, weights, depth, counts),) = reads
-            micro.call(emit, a, weights, c, depth, "false", counts=counts)
+            micro.call(emit, a, weights, c, depth, "false", counts=counts,
+                       zeros=self._beside(part[-1], at[-1]))
             return
         for number, (a, weights, depth, counts) in enumerate(reads):
             buffer = place(emit, self.sums, self.buffer, number * self.buffer_size)
-            micro.call(emit, a, weights, buffer, depth, "false", counts=counts)
+            micro.call(emit, a, weights, buffer, depth, "false", counts=counts,
+                       zeros=self._beside(part[-1], at[-1]))
         columns: Index = self.nr
         if self.columns % self.nr:
             columns = emit.imin(emit.isub(self.columns, column), self.nr)
@@ -531,6 +571,23 @@ class _Convolution:
         with outlined(emit, (self.buffer,), (
                 self.n, feature, columns, first_row, skip[-1], *outputs)) as ((buffer,), numbers):
             self._follow(buffer, *numbers)
+
+    def _beside(self, part: Part, first: Index) -> tuple[str, Index, Index]:
+        """Zeros, and the taps for which the first and the last row of a tile read them."""
+        emit, axis = self.emit, self.axes[-1]
+        if not self.sides:
+            return "null", -1, -1
+        emit.definitions["kernel.zeros"] = (
+            f"@kernel.zeros = private unnamed_addr constant [{self.channels} x {self.word.llvm}]"
+            " zeroinitializer, align 64")
+        low: Index = -1
+        high: Index = -1
+        if part.origin < 0:
+            low = emit.inst(f"select i1 {emit.icompare('eq', first, 0)}, i64 0, i64 -1")
+        if part.origin + (part.count - 1) * axis.stride + len(part.taps) > axis.size:
+            last = emit.icompare("eq", first, part.count - self.width)
+            high = emit.inst(f"select i1 {last}, i64 {len(part.taps) - 1}, i64 -1")
+        return "@kernel.zeros", low, high
 
     def _follow(self, buffer: str, n: Index, feature: Index, columns: Index, first_row: Index,
                 first: Index, *outputs: Index) -> None:

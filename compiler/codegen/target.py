@@ -44,6 +44,9 @@ BYTES_NEAR: tuple[tuple[str, int], ...] = (("rapids", 1280 << 10), ("", 64 << 20
 """Part of a CPU's name, and the bytes of a matrix that stay near while others pass by: in the
 second-level cache of Sapphire Rapids and later, whose third is slow, and elsewhere in the third."""
 
+WAYS: tuple[tuple[str, int], ...] = (("rapids", 12), ("", 8))
+"""Part of a CPU's name, and the lines of a set of its first-level cache."""
+
 BYTES_UNCACHED: tuple[tuple[str, int], ...] = (("rapids", 8 << 20), ("", 64 << 20))
 """Part of a CPU's name, and the bytes of a result that is stored around the cache. The third level of
 Sapphire Rapids and later is hardly faster than memory: a sum of 16 MB takes a quarter less, and a fifth
@@ -102,6 +105,11 @@ class Target:
     def bytes_apart(self) -> int:
         """See `BYTES_APART`."""
         return next(size for part, size in BYTES_APART if part in self.cpu)
+
+    @property
+    def ways(self) -> int:
+        """See `WAYS`."""
+        return next(count for part, count in WAYS if part in self.cpu)
 
     @property
     def bytes_near(self) -> int:

@@ -58,6 +58,9 @@ class Micro:
     """Strides of a along the loops around that over k; a call gives their counts."""
     a_rows: tuple[int, ...] = ()
     """Offsets of the rows of a, where they are not evenly spaced."""
+    sides: bool = False
+    """Are the first and the last row of a zeros in one round each of the innermost loop around that
+    over k? A call gives where the zeros are, and in which rounds."""
     unroll: int = 4
     depth: int | None = None
     """K, where it is the same in all calls."""
@@ -71,7 +74,7 @@ class Micro:
 
     def call(self, emit: Emitter, a: str, b: str, c: str, depth: Index, add: str,
              edge: tuple[Index, Index] | None = None, counts: tuple[Index, ...] = (),
-             coming: str = "") -> None:
+             coming: str = "", zeros: tuple[str, Index, Index] = ("null", -1, -1)) -> None:
         """Emit a call; `edge` gives the rows and columns of a smaller tile."""
         name = f"kernel.{'tile' if edge is None else 'edge'}{self.name}"
         if name not in emit.definitions:
@@ -79,9 +82,11 @@ class Micro:
             emit.definitions[name] = make(emit, name, self, edge is not None)
         rows, columns = edge or (self.tile.rows, self.tile.columns)
         numbers = (depth, self.a_row, self.a_k, self.b_k, self.c_row, rows, columns, *counts)
+        pointer, low, high = zeros
         emit.do(f"call void @{name}(ptr {a}, ptr {b}, ptr {c},"
                 f" {', '.join(f'i64 {n}' for n in numbers)}, i1 {add}"
-                f"{f', ptr {coming}' if self.coming else ''})")
+                f"{f', ptr {coming}' if self.coming else ''}"
+                f"{f', ptr {pointer}, i64 {low}, i64 {high}' if self.sides else ''})")
 
 
 def multiply_panel(emit: Emitter, micro: Micro, a: str, b: str, c: str, rows: Index, columns: Index,
@@ -186,7 +191,7 @@ def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
     apart = micro.a_row * size if isinstance(micro.a_row, int) else 1
     ahead = text.imul(tile.rows, a_row) if micro.fetches and not edge and apart % 4096 else 0
 
-    def steps(pa: str, pb: str, count: int, k: Index) -> None:
+    def steps(pa: str, pb: str, count: int, k: Index, beside: dict[int, str]) -> None:
         for i in range(micro.coming if count > 1 else 0):
             place = text.iadd(text.imul(text.idiv(k, count), LINE * micro.coming), LINE * i)
             line = text.inst(f"getelementptr i8, ptr %coming, i64 {place}")
@@ -205,8 +210,10 @@ def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
             line = at(pb, text.imul(u, b_k))
             columns = [load(at(line, v * tile.lanes), v) for v in range(tile.vectors)]
             for r in range(tile.rows):
-                x = text.inst(f"load {element}, ptr {at(pa, text.iadd(offsets[r], text.imul(u, a_k)))},"
-                              f" align {size}")
+                place = at(pa, text.iadd(offsets[r], text.imul(u, a_k)))
+                if r in beside:
+                    place = at(beside[r], text.iadd(text.imul(k, a_k), text.imul(u, a_k)))
+                x = text.inst(f"load {element}, ptr {place}, align {size}")
                 one = text.inst(f"insertelement {vector} poison, {element} {x}, i64 0")
                 splat = text.inst(f"shufflevector {vector} {one}, {vector} poison,"
                                   f" <{tile.lanes} x i32> zeroinitializer")
@@ -217,22 +224,25 @@ def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
 
     depth: Index = "%k" if micro.depth is None else micro.depth
 
-    def rounds(pa: str, pb: str) -> None:
+    def rounds(pa: str, pb: str, number: Index) -> None:
+        beside = {r: text.inst(f"select i1 {text.icompare('eq', number, zero)}, ptr %zeros,"
+                               f" ptr {at(pa, offsets[r])}")
+                  for r, zero in ((0, "%low"), (tile.rows - 1, "%high")) if micro.sides}
         whole = text.imul(text.idiv(depth, micro.unroll), micro.unroll)
         for low, high, count in ((0, whole, micro.unroll), (whole, depth, 1)):
             if low == high:
                 continue
             with text.loop(low, high, count) as k:
-                steps(at(pa, text.imul(k, a_k)), at(pb, text.imul(k, b_k)), count, k)
+                steps(at(pa, text.imul(k, a_k)), at(pb, text.imul(k, b_k)), count, k, beside)
 
-    def around(pa: str, done: Index, number: int) -> None:
-        """The loops from `number` on, after `done` rounds of the loop over k."""
+    def around(pa: str, done: Index, number: int, i: Index = 0) -> None:
+        """The loops from `number` on, after `done` rounds of the loop over k, in the round `i`."""
         if number == len(micro.outer):
-            rounds(pa, at(first, text.imul(text.imul(done, depth), b_k)))
+            rounds(pa, at(first, text.imul(text.imul(done, depth), b_k)), i)
             return
         with text.loop(0, f"%o{number}") as i:
             around(at(pa, text.imul(i, micro.outer[number])),
-                   text.iadd(text.imul(done, f"%o{number}"), i), number + 1)
+                   text.iadd(text.imul(done, f"%o{number}"), i), number + 1, i)
 
     around("%a", 0, 0)
     for r in range(tile.rows):
@@ -243,7 +253,8 @@ def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
     counts = "".join(f", i64 %o{i}" for i in range(len(micro.outer)))
     return (f"define internal void @{name}(ptr noalias %a, ptr noalias %b, ptr noalias %c, i64 %k,"
             f" i64 %ar, i64 %ak, i64 %bk, i64 %cr, i64 %rows, i64 %cols{counts}, i1 %add"
-            f"{', ptr %coming' if micro.coming else ''}) #1 {{\n"
+            f"{', ptr %coming' if micro.coming else ''}"
+            f"{', ptr %zeros, i64 %low, i64 %high' if micro.sides else ''}) #1 {{\n"
             "entry:\n"
             + "\n".join(entry) + f"\n  br label %start\nstart:\n{lines}\n  ret void\n}}")
 
