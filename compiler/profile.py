@@ -152,6 +152,7 @@ def profile(peaks: Peaks | None = None) -> Iterator[Profile]:
     log[1] = _CAPACITY
     try:
         RECORDS.active = True
+        RECORDS.log = log
         record_in(log)
         yield found
     finally:

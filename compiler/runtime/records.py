@@ -13,6 +13,8 @@ class Records:
         self.active = False
         self.executables: weakref.WeakSet[Any] = weakref.WeakSet()
         """The programs that have one."""
+        self.log: Any = None
+        """Where they write. It stays when the timing ends: a thread may be at its last record."""
 
 
 RECORDS = Records()

@@ -15,6 +15,7 @@ from tfn.compiler.ir.dims import Dim
 from tfn.compiler.ir.dtypes import F32
 from tfn.compiler.profile import profile_function
 from tfn.compiler.runtime.peaks import Peaks
+from tfn.compiler.runtime.records import RECORDS
 from tfn.compiler.trace.core import trace
 
 PEAKS = Peaks(1, 512, 1e11, {"l1": 4e11, "memory": 2e10}, {"l1": 4e11, "l2": 2e11, "l3": 1e11,
@@ -148,3 +149,11 @@ def test_the_gradient_of_a_strided_convolution_is_counted_without_its_zeros():
     products = 2 * 2 * 4 * 4 * 16 * 2 * 2 * 4
     # Forward (and what is done to its 512 results), for the image, for the kernel.
     assert len(counts) == 3 and all(products <= c <= 1.2 * products for c in counts)
+
+
+def test_records_stay_where_they_are_written():
+    """A thread may be at its last one when the timing ends."""
+    f = tfn.jit(lambda x: x + 1)
+    with tfn.profile():
+        f(tnp.ones(3))
+    assert RECORDS.log[0] > 0
