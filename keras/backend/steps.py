@@ -180,6 +180,8 @@ class Steps(base_trainer.Trainer):
         program that trains or tests writes the new state over the old; a prediction leaves it."""
         if not _takes_state(step):
             step = self._on_state(step, kinds)
+        if kinds == PREDICTED:
+            step = _changes_only(step)
         if self.run_eagerly or not self.jit_compile:
             return step
 
@@ -229,6 +231,18 @@ class Steps(base_trainer.Trainer):
             variable._value = Array(value)
 
 
+def _changes_only(step: Callable) -> Callable:
+    """A prediction that returns None for each variable it leaves as it is, not the value it was given:
+    a thread that trains the model may have assigned another one."""
+
+    def predict_step(state, data):
+        outputs, values = step(state, data)
+        return outputs, [None if new is old else new
+                         for new, old in zip(values, state[1], strict=True)]
+
+    return predict_step
+
+
 def _takes_state(step: Callable) -> bool:
     """Does `step` take a state besides the data?"""
     kinds = [p.kind for p in inspect.signature(step).parameters.values()
@@ -272,7 +286,8 @@ class Prediction(Step):
                 state = tuple([v.value for v in group] for group in self._variables)
             outputs, changed = self._step(state, arrays(data))
             for variable, value in zip(self._variables[1], changed, strict=True):
-                variable._value = value
+                if value is not None:
+                    variable._value = value
             found.append(tree.map_structure(np.asarray, outputs))
         if len(found) == 1:
             return found[0]

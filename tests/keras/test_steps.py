@@ -210,6 +210,19 @@ def test_threads_that_train_one_model(data):
     assert np.isfinite(losses).all()
 
 
+@pytest.mark.parametrize("options", [{}, {"run_eagerly": True}], ids=str)
+@pytest.mark.parametrize("kind", [keras.Sequential, OnState, OnVariables])
+def test_a_prediction_assigns_only_what_it_changes(kind, options, data):
+    """Another thread may have trained the model meanwhile."""
+    x, _ = data
+    model = _model(kind, **options)
+    before = [v._value for v in model.non_trainable_variables]
+    model.predict_on_batch(x)
+    after = [v._value for v in model.non_trainable_variables]
+    assert len(before) >= 2
+    assert all(a is b for a, b in zip(before, after, strict=True))
+
+
 @pytest.mark.parametrize("copy", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))],
                          ids=["copied", "pickled"])
 def test_copies_of_a_model_that_was_trained(copy, data):
