@@ -189,6 +189,10 @@ def run_function(function: Function, arrays: Sequence[np.ndarray]) -> list[np.nd
     return compile_function(function)(*arrays)
 
 
+_KEPT_BYTES = 256 << 20
+"""Bytes of the arenas of all sizes up to which an executable keeps those of earlier calls."""
+
+
 class Executable:
     """A compiled function: call it with one NumPy array per argument."""
 
@@ -204,6 +208,7 @@ class Executable:
         KERNELS.addresses(plan.kernels())
         self._addresses = [self._address(s) for s in plan.steps]
         self._bound: dict[tuple, Bound] = {}
+        """By sizes; those called longest ago come first."""
         self._lock = new_rlock()
         self.enter: Callable[..., Any] = lambda *arguments: NotImplemented
         """Takes ndarrays that are exactly what was called with last; `NotImplemented` otherwise."""
@@ -234,15 +239,24 @@ class Executable:
         """Call with arguments that the entry did not take: of other sizes, or to be copied."""
         sizes = self._check(arguments)
         with self._lock:
-            bound = self._bound.get(sizes)
-            if bound is None:
-                bound = self._bound.setdefault(sizes, self._bind(sizes))
+            bound = self._bound.get(sizes) or self._bind(sizes)
+            self._keep(sizes, bound)
             self.enter = enter = self._in_turn(bound)
         results = enter(*bound.fit(arguments))
         if results is NotImplemented:
             results = enter(*bound.fit(arguments, lend=False))
         assert results is not NotImplemented, "the entry refuses arguments that fit"
         return results
+
+    def _keep(self, sizes: tuple, bound: Bound) -> None:
+        """Keep `bound` for the next call, as the one called last."""
+        if self._bound.pop(sizes, None) is not bound:
+            excess = bound.nbytes + sum(b.nbytes for b in self._bound.values()) - _KEPT_BYTES
+            for first in list(self._bound):
+                if excess <= 0:
+                    break
+                excess -= self._bound.pop(first).nbytes
+        self._bound[sizes] = bound
 
     def _bind(self, sizes: tuple) -> Bound:
         return Bound(self.function, self.plan, self._constants, self._addresses, self._scalars,

@@ -25,6 +25,8 @@ _KEEP_GIL = 10e6
 threads may take milliseconds to give it back."""
 _BEFORE, _SIGNALS = 3, 1
 """Words of `scratch` before its pointers, and which of them is about signals and what was raised."""
+_SELF = 8192
+"""Bytes that a bound plan takes beside its arena, about."""
 _STEP = 10_000
 """Picoseconds of a step besides its work."""
 
@@ -48,6 +50,7 @@ class Bound:
         """The thread that runs the plan, under the lock."""
         self._communicator = communicator
         self.arena = allocate((max(size_of(plan.arena_bytes, sizes), 1),), np.dtype(np.uint8))
+        self.nbytes = self.arena.nbytes + _SELF
         count = len(function.arguments)
         first_argument = 1 + len(constants)
         first_result = first_argument + count
@@ -72,7 +75,8 @@ class Bound:
             "prepare": not self.is_short, "walk": walk.address(), "plan": table, "words": self.words,
             "bases": bases, "scratch": scratch, "pool": shared, "parallel": parallel,
             "argument_bases": bases + 8 * first_argument,
-            "result_bases": bases + 8 * first_result}, MEMORY)
+            "result_bases": bases + 8 * first_result}, MEMORY,
+            (self.arena, self.bases, self.table, self.scratch, constants, scalars))
         self.enter = self._entry.call
         """Takes ndarrays that fit exactly; `NotImplemented` otherwise. Of a plan that is not short this
         does all but `run` it."""

@@ -333,15 +333,15 @@ class Entry:
     `NotImplemented`. `words` are those of `HEAD` about the plan."""
 
     def __init__(self, arguments: Sequence[tuple[tuple[int, ...], np.dtype]],
-                 results: Sequence[Result], words: Mapping[str, int], memory: Memory):
-        self._types = arguments, results
+                 results: Sequence[Result], words: Mapping[str, int], memory: Memory, owned: Sequence):
+        """`owned` is what `words` are addresses of."""
         lent = {r.donor for r in results} - {-1}
         self._pieces = _Pieces(results, memory)
-        self._shapes = np.array([n for shape, _ in arguments for n in shape]
-                                + [n for r in results for n in r.shape] or [0], np.int64)
+        shapes = np.array([n for shape, _ in arguments for n in shape]
+                          + [n for r in results for n in r.shape] or [0], np.int64)
         result_rows = len(HEAD) + _ARGUMENT * len(arguments)
         table = np.zeros(result_rows + _RESULT * len(results), np.int64)
-        at, start = self._shapes.ctypes.data, table.ctypes.data
+        at, start = shapes.ctypes.data, table.ctypes.data
         for i, (shape, dtype) in enumerate(arguments):
             row = len(HEAD) + _ARGUMENT * i
             table[row:row + _ARGUMENT] = id(dtype), len(shape), at, i in lent
@@ -358,7 +358,8 @@ class Entry:
             "refill": id(self._pieces), "donated": len(lent),
             "argument_rows": start + 8 * len(HEAD), "result_rows": start + 8 * result_rows, **words}
         table[:len(HEAD)] = [known[name] for name in HEAD]
-        self.call: Callable[..., list[np.ndarray]] = _function(table)
+        self.call: Callable[..., list[np.ndarray]] = _function(
+            table, (arguments, results, shapes, self._pieces, *owned))
 
 
 class _Pieces:
@@ -420,11 +421,12 @@ def _method() -> _Method:
     return _Method(b"tfn_enter", address, _FASTCALL, None)
 
 
-def _function(table: np.ndarray):
-    """The Python function whose `self` is `table`."""
+def _function(table: np.ndarray, owned: tuple):
+    """The Python function whose `self` is `table`. It keeps what is `owned`, in place of a module: a
+    thread may be in it when nobody else has that any more."""
     make = ctypes.pythonapi.PyCFunction_NewEx
     make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p] * 3
-    return make(ctypes.addressof(_method()), id(table), None)
+    return make(ctypes.addressof(_method()), id(table), id(owned))
 
 
 @once

@@ -189,6 +189,29 @@ def at_bytecode(number, function, happen, results):
     return count > number
 
 
+def test_sizes_that_are_let_go_of(monkeypatch):
+    """A program called with ever other sizes keeps no arena for each; a thread may be using one."""
+    monkeypatch.setattr("tfn.compiler.compile._KEPT_BYTES", 300_000)
+    n = Dim.named("n")
+    run = compiled(lambda x: [tnp.sort(x * 2, 0), tnp.sum(x)], (n,))
+
+    def calls(first):
+        for size in (*range(first, first + 150), 60_000 + first):
+            double, total = run(np.full(size, first, np.float32))
+            if not ((double == 2 * first).all() and total == size * first):
+                return False
+        return True
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            assert all(threads.map(calls, range(1, 9)))
+    finally:
+        sys.setswitchinterval(before)
+    assert sum(b.nbytes for b in run._bound.values()) <= 300_000 or len(run._bound) == 1
+
+
 class TestMemoryOfResults:
     @pytest.mark.parametrize("size", [7, _SMALL, 1 << 20])
     def test_results_that_are_kept_keep_their_values(self, size):
