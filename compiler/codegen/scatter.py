@@ -287,7 +287,8 @@ def _fill(emit: Emitter, windows: Windows, low: Index, high: Index) -> None:
             emit.do(f"store {vector} {line}, ptr {place}, align {LINE}{past}")
         run(after, high)
 
-    past_the_cache(emit, result, lambda past: lines(past) if past else run(low, high))
+    past_the_cache(emit, result, lambda past: lines(past) if past else run(low, high),
+                   emit.target.bytes_filled)
 
 
 def _apply(emit: Emitter, windows: Windows, at: Sequence[Index] = (), low: Index = 0,

@@ -35,13 +35,14 @@ _CHEAP = frozenset({"exponential", "tanh", "gelu", "gelu_slope", "gelu_tanh", "g
 """Of the dear ops those that vectors of 512 bits make faster than memory takes their results."""
 
 
-def past_the_cache(emit: Emitter, result: Value, make: Callable[[str], None]) -> None:
+def past_the_cache(emit: Emitter, result: Value, make: Callable[[str], None],
+                   least: int = _LARGE) -> None:
     """`make(note)` twice, of which one is run: `note` ends the stores of whole lines, each aligned as a
-    line, that go past the cache; it is empty where none do."""
+    line, that go past the cache; it is empty where none do: in results of less than `least` bytes."""
     total: Index = result.dtype.itemsize
     for d in range(len(result.shape)):
         total = emit.imul(total, emit.extent(result, d))
-    past = emit.all([_begins_line(emit, emit.pointers[result]), emit.icompare("sge", total, _LARGE)])
+    past = emit.all([_begins_line(emit, emit.pointers[result]), emit.icompare("sge", total, least)])
     yes, no, done = (emit.fresh(p) for p in ("past", "through", "stored"))
     emit.do(f"br i1 {past}, label %{yes}, label %{no}")
     emit.block(yes)
