@@ -155,8 +155,8 @@ def is_wide_float(op: Op) -> bool:
 
 
 def _known(op: Op, extents) -> bool:
-    """Numbers of one type, or narrow ones (only where the target multiplies them: `passes/layout.py`),
-    and sizes known and not 0."""
+    """Numbers of one type, or narrow ones (only where the target multiplies them, see
+    `passes/convolutions.py`), and sizes known and not 0."""
     dtypes = [v.dtype for v in (*op.operands, op.result)]
     alike = all(d.is_float for d in dtypes) or all(d.is_integer for d in dtypes)
     narrow = max(d.bits for d in dtypes[:2]) < 32 and dtypes[2].bits <= 32

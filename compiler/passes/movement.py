@@ -27,6 +27,13 @@ def append(rewriter: Rewriter, at: Op, name: str, operands: Sequence[Value],
                            location=at.location).result
 
 
+def transpose(rewriter: Rewriter, at: Op, value: Value, permutation: Sequence[int]) -> Value:
+    """A value with its dims in another order; itself where they are in order."""
+    if list(permutation) == list(range(len(permutation))):
+        return value
+    return append(rewriter, at, "transpose", [value], {"permutation": tuple(permutation)})
+
+
 def same_type(op: Op, operands: list[Value], _) -> Value | None:
     """A reshape, broadcast or convert to the type its operand already has."""
     ordered = op.name != "stablehlo.broadcast_in_dim" or _in_order(op)
