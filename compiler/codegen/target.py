@@ -57,6 +57,10 @@ BYTES_FILLED: tuple[tuple[str, int], ...] = (("rapids", 32 << 20), ("", 8 << 20)
 added goes around the cache. Where the third level is as large as that of Sapphire Rapids and later,
 sums of rows into 15 MB take two thirds of the time inside it, and into 60 MB half as long again."""
 
+FETCHES_RESULTS = ("rapids",)
+"""Parts of the names of CPUs that gain when rows of results are asked for before they are stored:
+softmax and the gradient of layer normalisation a sixth, in large arrays."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -130,6 +134,11 @@ class Target:
     def bytes_filled(self) -> int:
         """See `BYTES_FILLED`."""
         return next(size for part, size in BYTES_FILLED if part in self.cpu)
+
+    @property
+    def fetches_results(self) -> bool:
+        """See `FETCHES_RESULTS`."""
+        return any(part in self.cpu for part in FETCHES_RESULTS)
 
     @property
     def has_fma(self) -> bool:
