@@ -7,6 +7,7 @@ from a `Bundle`; a `Runner` computes with one. Identical content gives identical
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -161,12 +162,20 @@ def _describe_spec(spec: TensorSpec) -> dict[str, Any]:
 
 
 def _put_in_place(staging: Path, target: Path) -> None:
-    """Rename `staging` to `target`; what was there before is moved away first."""
+    """Rename `staging` to `target`; what was there before goes."""
     if target.exists():
+        if _exchange(staging, target):
+            return
         old = Path(tempfile.mkdtemp(prefix=".replaced-", dir=target.parent))
-        os.rename(target, old / target.name)
-        os.rename(staging, target)
-        shutil.rmtree(old, ignore_errors=True)
+        try:
+            os.rename(target, old / target.name)
+            os.rename(staging, target)
+        except BaseException:
+            if not target.exists():
+                os.rename(old / target.name, target)
+            raise
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
     else:
         try:
             os.rename(staging, target)
@@ -174,6 +183,14 @@ def _put_in_place(staging: Path, target: Path) -> None:
             if target.exists():
                 raise BundleError(f"{target} was written by somebody else meanwhile") from error
             raise
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Let two directories change places in one step, so that a server never sees neither; False where
+    the system cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename is not None and not rename(here, os.fsencode(a), here, os.fsencode(b), exchange)
 
 
 # -- reading --------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
@@ -154,6 +155,41 @@ def test_weights_that_safetensors_cannot_hold(tmp_path, mlp):
     bad = replace(mlp, weights={**mlp.weights, "extra": np.ones(1, np.complex64)})
     with pytest.raises(BundleError, match="'extra' is complex<f32>, which safetensors cannot hold"):
         write_bundle(tmp_path, bad)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="directories are exchanged on Linux only")
+def test_a_version_that_is_replaced_is_there_all_the_time(written, tmp_path, mlp, monkeypatch):
+    """A server that looks in between would go back to the version before."""
+    rename = os.rename
+
+    def seen(source, target):
+        rename(source, target)
+        assert written.exists()
+
+    monkeypatch.setattr(os, "rename", seen)
+    write_bundle(tmp_path, replace(mlp, name="cnn"), overwrite=True)
+    assert read_bundle(written).weights.keys() == mlp.weights.keys()
+    assert os.listdir(tmp_path / "cnn") == ["1"]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_interrupted_replacement_leaves_the_old_version(
+        written, tmp_path, cnn, mlp, monkeypatch, number):
+    """Where the system cannot exchange directories."""
+    rename, calls = os.rename, []
+
+    def interrupted(source, target):
+        calls.append(target)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr("tfn.export.bundle._exchange", lambda a, b: False)
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_bundle(tmp_path, replace(mlp, name="cnn"), overwrite=True)
+    assert read_bundle(written).weights.keys() == cnn.weights.keys()
+    assert os.listdir(tmp_path / "cnn") == ["1"]
 
 
 def test_an_interrupted_write_leaves_the_old_version(written, tmp_path, cnn, monkeypatch):
