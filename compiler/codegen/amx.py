@@ -108,7 +108,7 @@ class _MicroKernel:
         counts = "".join(f", i64 %o{i}" for i in range(len(self.micro.outer)))
         return (f"define internal void @{name}(ptr noalias %a, ptr noalias %b, ptr noalias %c, i64 %k,"
                 f" i64 %ar, i64 %ak, i64 %bk, i64 %cr, i64 %rows, i64 %cols{counts}, i1 %add"
-                f"{', ptr %coming' if self.micro.coming else ''}) #1 {{\n"
+                f"{', ptr %coming, i64 %apart, i64 %beside' if self.micro.coming else ''}) #1 {{\n"
                 f"entry:\n  %shape = alloca [64 x i8], align 64\n  br label %start\n"
                 f"start:\n{lines}\n  ret void\n}}")
 

@@ -5,9 +5,10 @@ Only shapes decide, never the number of threads, so that the order of every sum 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .product import Product
+from .target import Target
 from .tile import Tile
 
 
@@ -20,12 +21,17 @@ class Blocking:
     rows: int
     batched_rows: int
     panels: int
+    open_rows: int
+    open_panels: int
+    """Of a task, where the number of rows is known at run time: the panels at least."""
     tasks: int
     """Tasks of a product large enough to share, so that they end together."""
 
 
-_VECTORS = Blocking(depth=448, rows=192, batched_rows=512, panels=4, tasks=16)
-_TILES = Blocking(depth=256, rows=512, batched_rows=512, panels=16, tasks=4)
+_VECTORS = Blocking(depth=448, rows=192, batched_rows=512, panels=4, open_rows=96, open_panels=1,
+                    tasks=16)
+_TILES = Blocking(depth=256, rows=512, batched_rows=512, panels=16, open_rows=256, open_panels=16,
+                  tasks=4)
 """Tile registers multiply as fast as vectors are packed: what is packed is used more often."""
 
 
@@ -33,8 +39,8 @@ _FEWEST_ROWS = 32
 """Of a task: each reads all of b's columns, which takes longer than fewer rows are worth."""
 
 
-def blocking_of(product: Product) -> Blocking:
-    return _TILES if product.tiles else _VECTORS
+def blocking_of(product: Product, target: Target) -> Blocking:
+    return _TILES if product.tiles else replace(_VECTORS, depth=target.depth)
 
 
 def ceil_div(count: int, size: int) -> int:
@@ -42,25 +48,29 @@ def ceil_div(count: int, size: int) -> int:
 
 
 def block_of(how: Blocking, tile: Tile, rows: int | None, columns: int | None, batched: bool,
-             copied: bool = False) -> tuple[int, int]:
+             copied: bool = False, alone: int = 0) -> tuple[int, int]:
     """Rows and panels of a task for a product of so many rows and columns (None: known at run time):
     whole tiles, even blocks where the rows are known. Where rows are copied, each task copies its own:
-    they are multiplied by twice as many columns then."""
+    they are multiplied by twice as many columns then. Up to `alone` rows are one block."""
     if not rows:
-        # Wide blocks: a batch of one streams through them.
-        wide = (columns or 0) // (8 * tile.columns)
-        return tile.rows * max(1, how.rows // 2 // tile.rows), min(max(how.panels, wide), 16)
+        # Some blocks of columns, which threads share however few rows there are, or wide ones: a batch
+        # of one streams through them.
+        width = (columns or 0) // tile.columns
+        panels = max(how.open_panels, min(how.panels, width // 4), min(width // 8, 16))
+        return tile.rows * max(1, how.open_rows // tile.rows), panels
     if batched:
         return _even_rows(tile, rows, how.batched_rows), how.panels
     block, panels = (_even_rows(tile, rows, how.rows // 2), 2 * how.panels) if copied else (
         _even_rows(tile, rows, how.rows), how.panels)
+    if rows <= alone:
+        block = _even_rows(tile, rows, alone)
     if columns is None:
         return block, panels
     width = ceil_div(columns, tile.columns)
     while ceil_div(rows, block) * ceil_div(width, panels) < how.tasks:
-        if panels * tile.columns >= block and panels > 1:
+        if (panels * tile.columns >= block or rows <= alone) and panels > 1:
             panels //= 2
-        elif block > max(2 * tile.rows, _FEWEST_ROWS):
+        elif block > max(2 * tile.rows, _FEWEST_ROWS, alone):
             block = _even_rows(tile, rows, block // 2)
         else:
             break

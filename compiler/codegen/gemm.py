@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..ir.core import Op, Value
 from ..ir.dims import Extent
+from ..ir.dtypes import I8
 from ..ops.contraction import Contraction
 from . import amx
 from .blocking import block_of, blocking_of, ceil_div, depth_of
@@ -42,16 +43,22 @@ _TINY_BYTES, _MANY_ROWS, _FEW_ROWS = 32 << 10, 1024, 64
 together (`Target.bytes_apart`), and a larger one. Packing takes a fifth of the time of 64 rows;
 thousands are faster by 4 to 11 % for it."""
 _CLOSE_BYTES = 1024
+_FEWEST_ALONE, _MOST_ALONE, _LONG = 192, 512, 4096
+"""Rows for which a panel of b is packed by the task at least, and at most, and K if it is not known."""
+_FEW_NEAR = 2
+"""Rows that use a matrix b as it comes from memory, if it need not come from there."""
 _FAR_BYTES = 8192
 """From row to row of a result into which tile registers are not stored one by one."""
 _PACKED_ROWS = 64
 """Rows of b that are packed at a time."""
-_STRIP = 2048
-"""Columns of a task when one row is multiplied by a matrix."""
+_STRIP, _STRIPS = 2048, 256
+"""Columns of a task when one row is multiplied by a matrix, and when few are."""
 _PICOSECONDS = 10
 """Of a multiplication and addition, with the loads they need."""
 
 Output = tuple[Value, str]
+Fetched = tuple[str, Index | None, Index]
+"""Where a tile fetches lines, and how many bytes they are apart along K, and beside each other."""
 
 
 def gemm(emit: Emitter, op: Op, target: Target, outputs: Sequence[Output]) -> None:
@@ -61,6 +68,16 @@ def gemm(emit: Emitter, op: Op, target: Target, outputs: Sequence[Output]) -> No
     assert axes is not None
     emit.finished = True
     _Gemm(emit, op, spec, axes, target, outputs).emit_phases()
+
+
+@dataclass(frozen=True)
+class _Keep:
+    """If `condition`, the first tile of a panel reads b where it is, at `source`, and copies it for the
+    others: stores that multiplications need not wait for."""
+
+    condition: str
+    source: str
+    copy: str
 
 
 @dataclass
@@ -86,7 +103,7 @@ class _Gemm:
         self.tile = AMX_TILE if self.product.tiles else best_tile(
             self.target, self.product.sums, self.fixed_m, self.fixed_n, words)
         self.nr = self.tile.columns
-        how = blocking_of(self.product)
+        how = blocking_of(self.product, self.target)
         self.depth = depth_of(how, words)
         self.direct = innermost(self.spec.rhs, self.axes.n)
         bytes_too = self.product.group > 1 or "+avx512bw" in self.target.features.split(",")
@@ -94,10 +111,12 @@ class _Gemm:
                              self.product.flips)
         self.pack_b = Packer(self.emit, rhs.dtype, self.product, self.tile, bytes_too)
         self.copies_a = self._copies_a()
-        self.rows, self.panels = block_of(how, self.tile, self.fixed_m, self.fixed_n,
-                                          bool(self.axes.batch), self.copies_a == "tiles")
+        self.rows_alone = self._rows_alone()
         self.few = self._few()
         self.packs = self._packs()
+        self.rows, self.panels = block_of(how, self.tile, self.fixed_m, self.fixed_n,
+                                          bool(self.axes.batch), self.copies_a == "tiles",
+                                          self.rows_alone if self.packs == "task" else 0)
         # The product itself goes to the task's own memory when only what follows it is stored, if only
         # its rounding: an operand of that may have the memory of the result.
         self.follows = (any(value is not self.out for value, _ in self.outputs)
@@ -115,7 +134,11 @@ class _Gemm:
         the order of the micro-kernel's."""
         if self.fixed_n == 1 or self.axes.sums:
             return 0
-        return min(FEW, self.rows) if self.direct and self.product.group == 1 else 1
+        if not self.direct or self.product.group > 1:
+            return 1
+        size = self.loops.fixed((*self.axes.k, *self.axes.n))
+        near = size is not None and size * self.rhs.dtype.itemsize <= self.target.bytes_streamed
+        return _FEW_NEAR if near else FEW
 
     def _copies_a(self) -> str:
         """How a is packed: as "tiles" of rows that are neighbours in memory, as "lines" along K, or, ""
@@ -134,6 +157,18 @@ class _Gemm:
             return ""
         return "tiles" if by_row and self.pack_a.by_vectors else "lines"
 
+    def _rows_alone(self) -> int:
+        """Up to how many rows use panels of b that each task packs for itself: they stay in its caches,
+        and no thread waits for another's. 0 where none do, as where tasks copy rows of a, too."""
+        most = self.target.bytes_alone
+        if not most or self.copies_a == "tiles":
+            return 0
+        if self.product.tiles:
+            # Packing takes longer than multiplying: what comes is better fetched meanwhile.
+            return _FEWEST_ALONE
+        row = (self.fixed_k or _LONG) * self.lhs.dtype.itemsize
+        return min(max(most // row // LINE * LINE, _FEWEST_ALONE), _MOST_ALONE)
+
     def _a_strides(self) -> list[Index]:
         """Elements from row to row, from product to product, and in a row."""
         inner = {dims_of(self.spec.lhs)[loop] for loop in self.axes.k}
@@ -143,7 +178,8 @@ class _Gemm:
 
     def _packs(self) -> str:
         """Who packs b: "phase", "task" or "none"."""
-        if self.fixed_m is not None and self.fixed_m <= self.few:
+        one_column = self.fixed_n == 1 and not self.axes.sums
+        if one_column or (self.fixed_m is not None and self.fixed_m <= self.few):
             return "none"
         same = self.product.group == 1 and self.rhs.dtype is self.product.packed
         if self.direct and same:
@@ -152,7 +188,8 @@ class _Gemm:
                 return "none"
         affine = is_affine([self.spec.extents[i]
                             for i in (*self.axes.sums, *self.axes.k, *self.axes.n)])
-        return "task" if self.axes.batch or not affine else "phase"
+        alone = self.fixed_m is not None and self.fixed_m <= self.rows_alone
+        return "task" if self.axes.batch or not affine or alone else "phase"
 
     # -- phases -------------------------------------------------------------------------------------
 
@@ -179,9 +216,8 @@ class _Gemm:
             cost = 2000 // self.product.group
             with emit.phase(Work((self.n,), (self.nr,), (cost, self.nr, self.k))):
                 self._begin()
-                last = "%last"
-                if self.fixed_m is None and (self._reads_both or not self.axes.sums):
-                    last = emit.inst(f"select i1 {self._unpacked_rows()}, i64 0, i64 %last")
+                short = self._is_short()
+                last = "%last" if short is None else emit.inst(f"select i1 {short}, i64 0, i64 %last")
                 self._pack_panels(memory, "%first", last)
         batch = tuple(extent_of(self.spec.extents[i]) for i in self.axes.batch)
         work = Work((*batch, self.m, self.n), (*[1] * len(batch), self.rows, self.panels * self.nr),
@@ -224,21 +260,47 @@ class _Gemm:
     @property
     def _most_unpacked(self) -> int | None:
         """Up to how many rows use a contiguous b as it is; None: any number."""
+        few = self.tile.rows if self.rows_alone else _FEW_ROWS
         size = self.loops.fixed((*self.axes.sums, *self.axes.k, *self.axes.n))
         if size is None:
-            return _FEW_ROWS
+            return few
         nbytes = size * self.rhs.dtype.itemsize
         # A single panel is packed as it is; where there is a batch, every task would pack for itself.
         if (self.fixed_n == self.nr or nbytes <= _TINY_BYTES
                 or (self.axes.batch and nbytes <= _SMALL_BYTES)):
             return None
-        return _MANY_ROWS if nbytes <= self.target.bytes_apart else _FEW_ROWS
+        return _MANY_ROWS if nbytes <= self.target.bytes_apart else few
 
-    def _unpacked_rows(self) -> str:
-        """Are there so few rows that they use b as it is?"""
-        most = self._most_unpacked if self._reads_both else self.few
-        assert most is not None, "a b that is never packed has no phase for it"
+    def _is_short(self) -> str | None:
+        """Are there so few rows, which run time tells, that b need not be packed by a phase of its own?
+        None where there are not."""
+        most = self.rows_alone or (self._most_unpacked if self._reads_both else self.few)
+        if self.packs != "phase" or self.fixed_m is not None or not most:
+            return None
         return self.emit.icompare("sle", self.count_m, most)
+
+    @property
+    def _keeps(self) -> bool:
+        """Does the first tile of a panel copy what it reads of b, where tasks pack it?"""
+        return self.rows_alone > 0 and self._reads_both
+
+    def _is_in_place(self) -> str | None:
+        """Are there so few rows, which run time tells, that they use b as it is, if others do not? None
+        where there are not."""
+        most = self._most_unpacked
+        if self.rows_alone:
+            # Two tiles, but one where rows of b drive each other out of the cache.
+            apart = (self.fixed_n or 0) * self.rhs.dtype.itemsize % 4096
+            most = self.tile.rows * (2 if apart else 1)
+        if self.packs != "phase" or self.fixed_m is not None or not (self._reads_both and most):
+            return None
+        return self.emit.icompare("sle", self.count_m, most)
+
+    @property
+    def _packs_alone(self) -> bool:
+        """Does a task pack panels of b in its own memory, ever?"""
+        return self.packs == "task" or (
+            self.packs == "phase" and self.fixed_m is None and self.rows_alone > 0)
 
     @property
     def _reads_both(self) -> bool:
@@ -295,10 +357,16 @@ class _Gemm:
         row, column = emit.imul(block_m, self.rows), emit.imul(block_n, wide)
         rows = emit.imin(emit.isub(self.count_m, row), self.rows)
         columns = emit.imin(emit.isub(self.count_n, column), wide)
+        short = self._is_short()
+        if short is not None and self._packs_alone:
+            # What the first block of rows packs, it uses for all; nothing is left to the others.
+            rows, columns = (emit.inst(f"select i1 {short}, i64 {mine}, i64 {size}") for mine, size in (
+                (self._if_first(block_m, self.count_m), rows),
+                (self._if_first(block_m, columns), columns)))
         few = None
         if self.few and (self.fixed_m is None or self.fixed_m <= self.few):
             few = emit.icompare("sle", self.count_m, self.few)
-            columns = self._strip(emit.icompare("eq", self.count_m, 1), block_n, column, columns)
+            columns = self._strip(few, block_n, column, columns)
         a = self.pack_a.at(emit.pointers[self.lhs], emit.iadd(
             self.loops.offset(self.lhs, self.spec.lhs, at), emit.imul(row, self.lm)))
         b = self.pack_b.at(emit.pointers[self.rhs], emit.iadd(
@@ -327,6 +395,11 @@ class _Gemm:
             with outlined(emit, (c,), (row, column, rows, columns, *at.values())) as ((c,), numbers):
                 self._epilogue(dict(zip(loops, numbers[4:], strict=True)), c, *numbers[:4])
 
+    def _if_first(self, block: Index, size: Index) -> str:
+        """A size of the first block, 0 of others."""
+        first = self.emit.icompare("eq", block, 0)
+        return self.emit.inst(f"select i1 {first}, i64 {size}, i64 0")
+
     def _vectors(self, matrix: Line, vector: Line, out: Line, part: str, vectors: Index, count: Index
                  ) -> None:
         lines = matrix, vector, out, Line(part, 1, out.dtype, self._part_line)
@@ -347,28 +420,36 @@ class _Gemm:
     @property
     def _part_line(self) -> int:
         """Numbers from row to row of what a block of K adds to few rows."""
-        wide = self.panels * self.nr
-        return wide if self.fixed_n is None else min(wide, self.fixed_n)
+        return self._wide if self.fixed_n is None else min(self._wide, self.fixed_n)
 
     def _part_size(self) -> int:
         """Numbers of all those rows, or of a strip of one."""
         if not self.direct or self._one_depth() is not None:
             return 0
-        wide = self.panels * self.nr
-        strip = ceil_div(_STRIP, wide) * wide
+        strip = self._strip_blocks(_STRIP) * self.panels * self.nr
         if self.fixed_n is not None:
             strip = min(strip, self.fixed_n)
         return max(self.few * self._part_line, strip)
 
-    def _strip(self, one: str, block: Index, column: Index, columns: Index) -> Index:
-        """The columns of a task when there is one row: long pieces of the matrix's rows are read at the
-        speed of memory, so that some tasks do the work of their neighbours, too."""
-        emit, wide = self.emit, self.panels * self.nr
-        group = ceil_div(_STRIP, wide)
-        first = emit.icompare("eq", emit.irem(block, group), 0)
-        many = emit.imin(emit.isub(self.count_n, column), group * wide)
-        strip = emit.inst(f"select i1 {first}, i64 {many}, i64 0")
-        return emit.inst(f"select i1 {one}, i64 {strip}, i64 {columns}")
+    def _strip_blocks(self, columns: int) -> int:
+        """Tasks' blocks of columns that make a strip of so many."""
+        return ceil_div(columns, self.panels * self.nr)
+
+    @property
+    def _wide(self) -> int:
+        """The most columns of a task that has more rows than one."""
+        blocks = self._strip_blocks(_STRIPS) if self.few > 1 else 1
+        return blocks * self.panels * self.nr
+
+    def _strip(self, few: str, block: Index, column: Index, columns: Index) -> Index:
+        """The columns of a task when there are few rows: long pieces of the matrix's rows are read at
+        the speed of memory, so that some tasks do the work of their neighbours, too."""
+        emit = self.emit
+        one, many = (self._strip_blocks(size) for size in (_STRIP, _STRIPS if self.few > 1 else 1))
+        blocks = emit.inst(f"select i1 {emit.icompare('eq', self.count_m, 1)}, i64 {one}, i64 {many}")
+        strip = emit.imin(emit.isub(self.count_n, column), emit.imul(blocks, self.panels * self.nr))
+        mine = self._if_first(emit.irem(block, blocks), strip)
+        return emit.inst(f"select i1 {few}, i64 {mine}, i64 {columns}")
 
     def _either(self, condition: str, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
         emit = self.emit
@@ -405,13 +486,12 @@ class _Gemm:
             a_strides = self._line, 1
         elif self.product.group > 1:
             a_strides = emit.idiv(self.lm, self.product.group), 1
-        few = self._unpacked_rows() if (
-            self.packs == "phase" and self.fixed_m is None and self._reads_both) else None
+        short, in_place = self._is_short(), self._is_in_place()
         by_k: Index = self.rk if self.packs == "none" else self.nr
-        if few is not None:
-            by_k = emit.inst(f"select i1 {few}, i64 {self.rk}, i64 {self.nr}")
+        if in_place is not None:
+            by_k = emit.inst(f"select i1 {in_place}, i64 {self.rk}, i64 {self.nr}")
         micro = Micro(self.product, self.tile, *a_strides, by_k, self.om,
-                      self.packs != "none" and few is None, depth=self._one_depth(),
+                      self.packs != "none" and in_place is None, depth=self._one_depth(),
                       adds=bool(self.axes.sums) or self._one_depth() is None,
                       fetches=self.copies_a == "" and self.lk == 1,
                       coming=self._lines)
@@ -420,21 +500,31 @@ class _Gemm:
             column = emit.imul(panel, self.nr)
             left = emit.isub(columns, column)
             source = self.pack_b.at(b, emit.iadd(emit.imul(k, self.rk), emit.imul(column, self.rn)))
+            keep: _Keep | None = None
             if self.packs == "phase":
                 packed = self._block_of(self._panel(memory, emit.iadd(first_panel, panel), term), k)
-                source = packed if few is None else emit.inst(
-                    f"select i1 {few}, ptr {source}, ptr {packed}")
+                if self._packs_alone:
+                    if self._keeps:
+                        assert in_place is not None
+                        keep = _Keep(emit.inst(f"select i1 {in_place}, i1 false, i1 {short}"), source,
+                                     packed_b)
+                    else:
+                        own = emit.inst(f"select i1 {short}, i64 {depth}, i64 0")
+                        self.pack_b.panel(source, packed_b, self.rk, self.rn, own, left)
+                    packed = emit.inst(f"select i1 {short}, ptr {packed_b}, ptr {packed}")
+                source = packed if in_place is None else emit.inst(
+                    f"select i1 {in_place}, ptr {source}, ptr {packed}")
             elif self.packs == "task":
-                self.pack_b.panel(source, packed_b, self.rk, self.rn, depth, left)
+                if self._keeps:
+                    keep = _Keep("true", source, packed_b)
+                else:
+                    self.pack_b.panel(source, packed_b, self.rk, self.rn, depth, left)
                 source = packed_b
-            coming = ""
+            coming: Line | None = None
             if micro.coming:
-                coming = self._coming(b, memory, term, k, first_panel, panel, panels)
-            if few is not None:
-                # What is not packed would be fetched for nothing.
-                coming = emit.inst(f"select i1 {few}, ptr {a}, ptr {coming}")
+                coming = self._coming(a, b, memory, term, k, first_panel, panel, panels, short)
             self._rows(micro, a, packed_a, source, self._sum_at(c, column), words, add, rows,
-                       left, coming)
+                       left, coming, keep)
 
     @property
     def _is_panel(self) -> bool:
@@ -444,24 +534,42 @@ class _Gemm:
 
     @property
     def _lines(self) -> int:
-        """Cache lines of the next panel that `unroll` steps fetch, so that the tiles of a block fetch
-        them all: up to a fifth of a product whose b is in the third-level cache."""
-        if self.packs != "phase" and not self._is_panel:
+        """Cache lines of the next panel that `unroll` steps fetch: up to a fifth of a product whose b
+        is in the third-level cache. The tiles of a block share them, in vectors the first ones."""
+        if self.packs == "none" and not self._is_panel:
             return 0
-        return ceil_div(Micro.unroll * self.nr * self.product.word_bytes,
-                        LINE * (self.rows // self.tile.rows))
+        row = self.nr * self.product.word_bytes
+        if not self.product.tiles:
+            return row // LINE
+        return ceil_div(Micro.unroll * row, LINE * (self.rows // self.tile.rows))
 
-    def _coming(self, b: str, memory: str, term: Index, k: Index, first: Index, panel: Index,
-                panels: Index) -> str:
-        """The words after those of a panel: of the next, or of the first in the next block."""
+    def _coming(self, a: str, b: str, memory: str, term: Index, k: Index, first: Index, panel: Index,
+                panels: Index, short: str | None) -> Line:
+        """The bytes of rows of b after those of a panel: of the next, or in the next block."""
         emit = self.emit
-        if self._is_panel:
-            return self.pack_b.at(b, emit.imul(emit.iadd(k, self.step), self.rk))
-        following = emit.iadd(panel, 1)
+        following, below = emit.iadd(panel, 1), emit.iadd(k, self.step)
         last = emit.icompare("eq", following, panels)
-        places = [self._block_of(self._panel(memory, emit.iadd(first, p), term), at)
-                  for p, at in ((0, emit.iadd(k, self.step)), (following, k))]
-        return emit.inst(f"select i1 {last}, ptr {places[0]}, ptr {places[1]}")
+        packed = here = Line(a, 0, I8)
+        if self.packs == "phase":
+            places = [self._block_of(self._panel(memory, emit.iadd(first, p), term), at)
+                      for p, at in ((0, below), (following, k))]
+            packed = Line(emit.inst(f"select i1 {last}, ptr {places[0]}, ptr {places[1]}"),
+                          self.nr * self.product.word_bytes, I8)
+            if short is None:
+                return packed
+        if self.direct and self.product.group == 1:
+            # After the last block, the first one of the columns that come next.
+            more = emit.icompare("slt", below, self.count_k)
+            end = emit.inst(f"select i1 {more}, i64 0, i64 {panels}")
+            down = emit.inst(f"select i1 {more}, i64 {below}, i64 0")
+            row = emit.inst(f"select i1 {last}, i64 {down}, i64 {k}")
+            column = emit.imul(emit.inst(f"select i1 {last}, i64 {end}, i64 {following}"), self.nr)
+            here = Line(self.pack_b.at(b, emit.iadd(emit.imul(row, self.rk), column)),
+                        emit.imul(self.rk, self.rhs.dtype.itemsize), I8)
+        if self.packs != "phase":
+            return here
+        return Line(emit.inst(f"select i1 {short}, ptr {here.pointer}, ptr {packed.pointer}"),
+                    emit.inst(f"select i1 {short}, i64 {here.stride}, i64 {packed.stride}"), I8)
 
     def _one_depth(self) -> int | None:
         """Words along K where that is one block, and there is a sum."""
@@ -483,54 +591,109 @@ class _Gemm:
     @property
     def _sum_line(self) -> int:
         """Sums from row to row of the task's own block."""
-        return self.panels * self.nr + (16 if self.product.tiles else 0)
+        return self._wide + (16 if self.product.tiles else 0)
 
     def _sum_at(self, pointer: str, offset: Index) -> str:
         return pointer if offset == 0 else self.emit.inst(
             f"getelementptr inbounds {self.product.sums.llvm}, ptr {pointer}, i64 {offset}")
 
     def _rows(self, micro: Micro, a: str, packed_a: str, b: str, c: str, depth: Index, add: str,
-              rows: Index, left: Index, coming: str = "") -> None:
-        """The tiles of a panel: whole ones, then smaller ones."""
-        emit, tile = self.emit, self.tile
+              rows: Index, left: Index, coming: Line | None, keep: _Keep | None) -> None:
+        """The tiles of a panel: whole ones, then lower ones."""
+        emit, height = self.emit, self.tile.rows
+        lower = replace(micro, tile=replace(self.tile, rows=self._lower_rows))
 
-        def one(t: Index, edge: tuple[Index, Index] | None) -> None:
-            r = emit.imul(t, tile.rows)
+        def one(t: Index, r: Index, edge: tuple[Index, Index] | None, kept: _Keep | None = None
+                ) -> None:
             if self.copies_a == "tiles":
-                source = self.pack_a.word(packed_a, emit.imul(t, self._tile_words))
+                tile = emit.idiv(r, height)
+                source = self.pack_a.word(packed_a, emit.imul(tile, self._tile_words))
             elif self.copies_a == "lines":
                 source = self.pack_a.word(packed_a, emit.imul(r, self._line))
             else:
                 source = self.pack_a.at(a, emit.imul(r, self.lm))
-            micro.call(emit, source, b, self._sum_at(c, emit.imul(r, self.om)), depth, add, edge,
-                       coming=coming and emit.inst(f"getelementptr i8, ptr {coming}, i64 {share(t)}"))
+            fetched: Fetched = ("", None, LINE) if coming is None else share(t, coming)
+            kernel, words, copy = lower if edge else micro, b, ""
+            if kept is not None:
+                kernel = replace(kernel, b_k=self.rk, keeps=True, whole_rows_of_b=False, name=".keep")
+                words, copy = kept.source, kept.copy
+            kernel.call(emit, source, words, self._sum_at(c, emit.imul(r, self.om)), depth, add, edge,
+                        (), *fetched, copy)
 
-        def share(t: Index) -> Index:
-            return emit.imul(emit.imul(t, emit.idiv(depth, micro.unroll)), LINE * micro.coming)
+        def share(t: Index, coming: Line) -> Fetched:
+            if self.product.tiles:
+                lines = emit.imul(emit.imul(t, emit.idiv(depth, micro.unroll)), micro.coming)
+                return Line(coming.pointer, LINE, I8).place(emit, lines), None, LINE
+            # All lines of some rows each, or one line where there are many tiles: at once, they would
+            # fill the queue to the third-level cache. For tiles after that what is at hand.
+            everything = micro.unroll * micro.coming
+            spread = emit.icompare("sge", rows, height * everything)
+            some = emit.inst(f"select i1 {spread}, i64 {everything}, i64 {micro.unroll}")
+            beside = emit.inst(f"select i1 {spread}, i64 0, i64 {LINE}")
+            row = coming.place(emit, emit.irem(t, micro.unroll))
+            place = Line(row, LINE, I8).place(emit, emit.idiv(t, micro.unroll))
+            early = emit.icompare("slt", t, some)
+            return (emit.inst(f"select i1 {early}, ptr {place}, ptr {b}"),
+                    emit.inst(f"select i1 {early}, i64 {coming.stride}, i64 0"), beside)
 
-        whole: Index = emit.idiv(rows, tile.rows)
         even_columns = self.fixed_n is not None and self.fixed_n % self.nr == 0
-        even_rows = self.fixed_m is not None and self.fixed_m % tile.rows == 0
+        even_rows = self.fixed_m is not None and self.fixed_m % height == 0
+        whole: Index = emit.idiv(rows, height)
+        if not even_rows:
+            whole = self._whole_tiles(rows)
         if not even_columns:
             narrow = emit.icompare("slt", left, self.nr)
             whole = emit.inst(f"select i1 {narrow}, i64 0, i64 {whole}")
-        with emit.loop(0, whole) as t, emit.scope():
-            one(t, None)
+        begin: Index = 0
+        start: Index = 0
+        if keep is not None:
+            kept = emit.inst(f"zext i1 {keep.condition} to i64")
+            begin = emit.imin(kept, whole)
+            start = emit.isub(kept, begin)
+            with emit.loop(0, begin), emit.scope():
+                one(0, 0, None, keep)
+        with emit.loop(begin, whole) as t, emit.scope():
+            one(t, emit.imul(t, height), None)
         if even_columns and even_rows:
             return
-        with emit.loop(whole, _ceil(emit, rows, tile.rows)) as t, emit.scope():
-            height = emit.imin(emit.isub(rows, emit.imul(t, tile.rows)), tile.rows)
-            one(t, (height, emit.imin(left, self.nr)))
+        first = emit.imul(whole, height)
+        if keep is not None:
+            with emit.loop(0, emit.imin(start, rows)), emit.scope():
+                one(0, 0, (emit.imin(rows, lower.tile.rows), emit.imin(left, self.nr)), keep)
+        with emit.loop(start, _ceil(emit, emit.isub(rows, first), lower.tile.rows)) as t, emit.scope():
+            r = emit.iadd(first, emit.imul(t, lower.tile.rows))
+            one(emit.iadd(whole, t), r, (emit.imin(emit.isub(rows, r), lower.tile.rows),
+                                         emit.imin(left, self.nr)))
+
+    @property
+    def _lower_rows(self) -> int:
+        """Rows of the tiles at the end: two of them are a few rows more than a whole one. Tile
+        registers and packed tiles have all of a tile's rows."""
+        whole = self.product.tiles or self.copies_a == "tiles"
+        return self.tile.rows if whole else ceil_div(2 * self.tile.rows, 3)
+
+    def _whole_tiles(self, rows: Index) -> Index:
+        """Tiles before the lower ones: one fewer where those then do fewer rows in vain, as 4 and 4 for
+        8 where whole ones have 6."""
+        emit, height, low = self.emit, self.tile.rows, self._lower_rows
+        whole, rest = emit.idiv(rows, height), emit.irem(rows, height)
+        if low == height:
+            return whole
+        after = emit.iadd(emit.imul(_ceil(emit, rest, low), low), height)
+        instead = emit.imul(_ceil(emit, emit.iadd(rest, height), low), low)
+        fewer = emit.inst(f"zext i1 {emit.icompare('slt', instead, after)} to i64")
+        return emit.imax(emit.isub(whole, fewer), 0)
 
     def _workspaces(self) -> tuple[str, str, str, str]:
         """This thread's memory for a packed block of a, a packed panel of b, a block of c, and what a
         block of K adds to few rows."""
         tile, word, sums = self.tile, self.product.word_bytes, self.product.sums.itemsize
-        a_words = {"": 0, "lines": self.rows * self._line,
-                   "tiles": self.rows // tile.rows * self._tile_words}[self.copies_a]
+        rows = max(self.rows, self.rows_alone) if self._packs_alone else self.rows
+        a_words = {"": 0, "lines": rows * self._line,
+                   "tiles": ceil_div(rows, tile.rows) * self._tile_words}[self.copies_a]
         sizes = (a_words * word,
-                 (self.depth + tile.lanes + 1) * self.nr * word if self.packs == "task" else 0,
-                 max(self.rows * self._sum_line, 2 * _STRIP) * sums if self.follows else 0,
+                 (self.depth + tile.lanes + 1) * self.nr * word if self._packs_alone else 0,
+                 max(rows * self._sum_line, 2 * _STRIP) * sums if self.follows else 0,
                  self._part_size() * sums if self.few else 0)
         if not any(sizes):
             return "", "", "", ""

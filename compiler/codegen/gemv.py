@@ -20,8 +20,8 @@ from .text import Index, literal
 
 FEW = 6
 """Vectors that are few: more are multiplied faster by a micro-kernel, which reuses what it loads."""
-_STREAMED, _SUMMED = 12, 8
-"""Lines of the matrix taken at once: those along the outputs, those along K."""
+_STREAMED, _SUMMED = (12, 4, 1), 8
+"""Lines of the matrix taken at once: those along the outputs, fewer of what is left; those along K."""
 _AHEAD = 1 << 10
 """Bytes of a line along K that are asked for ahead."""
 
@@ -118,12 +118,14 @@ class MatrixVector:
             target = out.place(emit, 0, v)
             lanes.run(0, self.count, lambda j, mask: lanes.store(
                 lanes.place(target, j), "zeroinitializer", mask))
-        size = emit.isub(high, low)
-        whole = emit.iadd(low, emit.imul(emit.idiv(size, _STREAMED), _STREAMED))
-        for first, last, step in ((low, whole, _STREAMED), (whole, high, 1)):
+        first = low
+        for step in _STREAMED:
+            whole = emit.imul(emit.idiv(emit.isub(high, first), step), step)
+            last = emit.iadd(first, whole)
             with emit.loop(first, last, step) as k, emit.scope(), emit.loop(0, self.vectors) as v, \
                     emit.scope():
                 self._add_lines(out.place(emit, 0, v), [emit.iadd(k, i) for i in range(step)], v)
+            first = last
 
     def _add_lines(self, target: str, lines: list[Index], v: Index) -> None:
         emit, sums, matrix, lanes = self.emit, self.product.sums, self.matrix, self._lanes

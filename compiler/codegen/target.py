@@ -47,6 +47,19 @@ second-level cache of Sapphire Rapids and later, whose third is slow, and elsewh
 WAYS: tuple[tuple[str, int], ...] = (("rapids", 12), ("", 8))
 """Part of a CPU's name, and the lines of a set of its first-level cache."""
 
+DEPTH: tuple[tuple[str, int], ...] = (("rapids", 128), ("", 448))
+"""Part of a CPU's name, and about how many words along K the vectors of a product take at a time: 64
+columns of b then are 32 KB, which stay in a first-level cache of 48 KB, or more and come from the
+second level, which is fast enough on Zen 4 and 5. The first row that fits."""
+
+BYTES_ALONE: tuple[tuple[str, int], ...] = (("rapids", 1 << 20), ("", 0))
+"""Part of a CPU's name, and the bytes of rows that are multiplied by panels that each task packs for
+itself: half a second-level cache. The first row that fits."""
+
+BYTES_STREAMED: tuple[tuple[str, int], ...] = (("rapids", 16 << 20), ("", 0))
+"""Part of a CPU's name, and up to how many bytes of a matrix three to six rows are multiplied faster by
+tiles than by lines of it as they come: up to twice as fast. The first row that fits."""
+
 BYTES_UNCACHED: tuple[tuple[str, int], ...] = (("rapids", 8 << 20), ("", 64 << 20))
 """Part of a CPU's name, and the bytes of a result that is stored around the cache. The third level of
 Sapphire Rapids and later is hardly faster than memory: a sum of 16 MB takes a quarter less, and a fifth
@@ -124,6 +137,21 @@ class Target:
     def bytes_near(self) -> int:
         """See `BYTES_NEAR`."""
         return next(size for part, size in BYTES_NEAR if part in self.cpu)
+
+    @property
+    def depth(self) -> int:
+        """See `DEPTH`."""
+        return next(depth for part, depth in DEPTH if part in self.cpu)
+
+    @property
+    def bytes_alone(self) -> int:
+        """See `BYTES_ALONE`."""
+        return next(size for part, size in BYTES_ALONE if part in self.cpu)
+
+    @property
+    def bytes_streamed(self) -> int:
+        """See `BYTES_STREAMED`."""
+        return next(size for part, size in BYTES_STREAMED if part in self.cpu)
 
     @property
     def bytes_uncached(self) -> int:

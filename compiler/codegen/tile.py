@@ -70,12 +70,20 @@ class Micro:
     """Do rows of a lie in memory, those of the next tile after these? Long ones come from far."""
     coming: int = 0
     """Cache lines that `unroll` steps along K fetch into the second-level cache of what a call says is
-    coming: from the third, words of b come too late otherwise."""
+    coming: from the third, words of b come too late otherwise. Tile registers fetch them one after the
+    other, vectors as far apart along K, and beside each other, as the call says."""
+
+    keeps: bool = False
+    """Copy the rows of b to where a call says, one after the other, zeros beyond the columns."""
 
     def call(self, emit: Emitter, a: str, b: str, c: str, depth: Index, add: str,
              edge: tuple[Index, Index] | None = None, counts: tuple[Index, ...] = (),
-             coming: str = "", zeros: tuple[str, Index, Index] = ("null", -1, -1)) -> None:
-        """Emit a call; `edge` gives the rows and columns of a smaller tile."""
+             coming: str = "", apart: Index | None = None, beside: Index = LINE, kept: str = "",
+             zeros: tuple[str, Index, Index] = ("null", -1, -1)) -> None:
+        """Emit a call; `edge` gives the rows and columns of a smaller tile. Lines that are fetched lie
+        together, unless they are `apart` along K."""
+        if apart is None:
+            apart = LINE * self.coming // self.unroll
         name = f"kernel.{'tile' if edge is None else 'edge'}{self.name}"
         if name not in emit.definitions:
             make = amx.micro_kernel if self.product.tiles else _function
@@ -85,7 +93,8 @@ class Micro:
         pointer, low, high = zeros
         emit.do(f"call void @{name}(ptr {a}, ptr {b}, ptr {c},"
                 f" {', '.join(f'i64 {n}' for n in numbers)}, i1 {add}"
-                f"{f', ptr {coming}' if self.coming else ''}"
+                f"{f', ptr {coming}, i64 {apart}, i64 {beside}' if self.coming else ''}"
+                f"{f', ptr {kept}' if self.keeps else ''}"
                 f"{f', ptr {pointer}, i64 {low}, i64 {high}' if self.sides else ''})")
 
 
@@ -193,7 +202,7 @@ def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
 
     def steps(pa: str, pb: str, count: int, k: Index, beside: dict[int, str]) -> None:
         for i in range(micro.coming if count > 1 else 0):
-            place = text.iadd(text.imul(text.idiv(k, count), LINE * micro.coming), LINE * i)
+            place = text.iadd(text.imul(k, "%apart"), text.imul("%beside", i))
             line = text.inst(f"getelementptr i8, ptr %coming, i64 {place}")
             text.do(f"call void @llvm.prefetch.p0(ptr {line}, i32 0, i32 2, i32 1)")
         if ahead and count > 1:
@@ -209,6 +218,10 @@ def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
                 text.do('call void asm sideeffect "", "~{memory}"()')
             line = at(pb, text.imul(u, b_k))
             columns = [load(at(line, v * tile.lanes), v) for v in range(tile.vectors)]
+            if micro.keeps:
+                copy = at("%kept", text.imul(text.iadd(k, u), tile.columns))
+                for v, register in enumerate(columns):
+                    text.do(f"store {vector} {register}, ptr {at(copy, v * tile.lanes)}, align {size}")
             for r in range(tile.rows):
                 place = at(pa, text.iadd(offsets[r], text.imul(u, a_k)))
                 if r in beside:
@@ -253,7 +266,8 @@ def _function(emit: Emitter, name: str, micro: Micro, edge: bool) -> str:
     counts = "".join(f", i64 %o{i}" for i in range(len(micro.outer)))
     return (f"define internal void @{name}(ptr noalias %a, ptr noalias %b, ptr noalias %c, i64 %k,"
             f" i64 %ar, i64 %ak, i64 %bk, i64 %cr, i64 %rows, i64 %cols{counts}, i1 %add"
-            f"{', ptr %coming' if micro.coming else ''}"
+            f"{', ptr %coming, i64 %apart, i64 %beside' if micro.coming else ''}"
+            f"{', ptr noalias %kept' if micro.keeps else ''}"
             f"{', ptr %zeros, i64 %low, i64 %high' if micro.sides else ''}) #1 {{\n"
             "entry:\n"
             + "\n".join(entry) + f"\n  br label %start\nstart:\n{lines}\n  ret void\n}}")
