@@ -33,18 +33,13 @@ def _wait_for_llvm() -> None:
     llvm.ffi.lib._lock.__enter__()
 
 
-def _go_on_in_parent() -> None:
-    _go_on_in_child()
+def _go_on() -> None:
+    llvm.ffi.lib._lock.__exit__(None, None, None)
     _LOCK.release()
 
 
-def _go_on_in_child() -> None:
-    llvm.ffi.lib._lock.__exit__(None, None, None)
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_wait_for_llvm, after_in_parent=_go_on_in_parent,
-                        after_in_child=_go_on_in_child)
+    os.register_at_fork(before=_wait_for_llvm, after_in_parent=_go_on, after_in_child=_go_on)
 
 
 def compile_object(text: str, target: Target) -> bytes:
