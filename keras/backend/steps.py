@@ -265,14 +265,18 @@ class Step:
             variable.lending = self._model.lending
 
     def __call__(self, batches: Sequence[Any]) -> Any:
-        logs = None
+        logs, lending = None, self._model.lending
         for data in batches:
             batch = arrays(data)
-            with self._model.lending:
-                logs, state = self._step(tuple(map(_lent, self._variables)), batch)
-                for variables, values in zip(self._variables, state, strict=True):
-                    for variable, value in zip(variables, values, strict=True):
-                        variable._value = value
+            with lending.lock:
+                try:
+                    lending.lent += 1
+                    logs, state = self._step(tuple(map(_lent, self._variables)), batch)
+                    for variables, values in zip(self._variables, state, strict=True):
+                        for variable, value in zip(variables, values, strict=True):
+                            variable._value = value
+                finally:
+                    lending.lent -= 1
         return logs
 
 

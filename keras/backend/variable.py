@@ -34,20 +34,12 @@ def memory_limit(nbytes: int) -> Iterator[None]:
 
 
 class Lending:
-    """Entered while a model's step has the arrays of its variables, to write over: one step at a time.
-    Other threads get the values when the step is over."""
+    """Under the `lock` the arrays of a model's variables are `lent` to a step that writes over them:
+    one step at a time. Other threads get the values when the step is over."""
 
     def __init__(self) -> None:
         self.lock = new_rlock()
         self.lent = 0
-
-    def __enter__(self) -> None:
-        self.lock.acquire()
-        self.lent += 1
-
-    def __exit__(self, *_: Any) -> None:
-        self.lent -= 1
-        self.lock.release()
 
     def __reduce__(self) -> tuple:
         return Lending, ()
