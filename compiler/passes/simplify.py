@@ -2,17 +2,18 @@
 
 A rule looks at one op whose operands are already simplified and returns the value that can stand for
 its result, or None. Rules are exact in IEEE arithmetic, NaN, signed zeros and infinities included
-(so `x + 0` stays: it turns -0 into +0; `x * 0` stays: it is NaN for infinite x). Those of arithmetic
-are in `arithmetic.py`, those of ops that only move elements in `movement.py`.
+(so `x + 0` stays: it turns -0 into +0; `x * 0` stays: it is NaN for infinite x), but that reductions of
+narrow floats are rounded once, not after each element. Those of arithmetic are in `arithmetic.py`,
+those of ops that only move elements in `movement.py`.
 """
 
 from __future__ import annotations
 
 from ..ir.core import Function, Op, Value
-from ..ir.dtypes import DType
+from ..ir.dtypes import F32, DType
 from ..ir.rewrite import Rewriter
 from ..ir.structs import DotDimensionNumbers
-from ..ops.reduction import combiner, window_defaults
+from ..ops.reduction import combiner, reducer, window_defaults
 from .arithmetic import ARITHMETIC, Rule, splat
 from .movement import MOVEMENT, append, made_by, same_type
 from .units import reshaped_afterwards
@@ -69,6 +70,20 @@ def _reduce_twice(op: Op, operands: list[Value], rewriter: Rewriter) -> Value | 
     dims = tuple(sorted((*gone, *(left[d] for d in op.attributes["dimensions"]))))
     return rewriter.append(op.definition, inner.operands, [op.result.type], {"dimensions": dims},
                            op.regions, op.location).result
+
+
+_ROUNDED = frozenset({"add", "multiply", "maximum", "minimum"})
+
+
+def _reduce_narrow(op: Op, operands: list[Value], rewriter: Rewriter) -> Value | None:
+    """In f32, as XLA and oneDNN do; kernels of reductions are for that and wider types."""
+    dtype, kind = operands[0].dtype, combiner(op.regions[0])
+    if len(operands) != 2 or kind not in _ROUNDED or not dtype.is_float or dtype.bits >= 32:
+        return None
+    wide = [append(rewriter, op, "convert", [x], {"dtype": F32}) for x in operands]
+    total = rewriter.append(op.definition, wide, [op.result.type.with_dtype(F32)], op.attributes,
+                            [reducer(kind, F32)], op.location).result
+    return append(rewriter, op, "convert", [total], {"dtype": dtype})
 
 
 def _same_number(a: Value, b: Value) -> bool:
@@ -133,7 +148,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "stablehlo.dot_general": (_dot_of_transpose,),
     "stablehlo.reduce_window": (_window_of_pad,),
     "stablehlo.convert": (same_type, _convert_twice),
-    "stablehlo.reduce": (_reduce_twice,),
+    "stablehlo.reduce": (_reduce_twice, _reduce_narrow),
 }
 """Op name -> rules, tried in order; the first that answers wins."""
 

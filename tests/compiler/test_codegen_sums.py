@@ -11,6 +11,7 @@ from tfn.compiler.ir.dims import Dim
 from tfn.compiler.ir.dtypes import as_dtype
 from tfn.compiler.ops.reduction import reduce
 from tfn.compiler.trace.core import trace
+from tfn.compiler.trace.jit import jit
 
 RNG = np.random.default_rng(0)
 
@@ -120,3 +121,19 @@ def test_sums_for_each_example_are_one_kernel_for_every_batch(dims, rest):
     np.testing.assert_allclose(found[0], x.astype(np.float64).sum(dims), rtol=1e-4, atol=1e-4)
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0][: len(other)])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("axes", [(0, 1), (1, 2), (0,), (2,), (0, 1, 2)])
+def test_reductions_of_narrow_floats_are_rounded_once(axes, dtype):
+    """Half a unit in the last place, and what f32 may be off."""
+    narrow = as_dtype(dtype).numpy
+    x = np.random.default_rng(5).normal(size=(40, 50, 33)).astype(narrow)
+    wide = x.astype(np.float64)
+    for kind, true in (("add", wide.sum(axes)), ("maximum", wide.max(axes)),
+                       ("minimum", wide.min(axes))):
+        found = np.asarray(jit(lambda x, kind=kind: reduce(x, axes, kind))(x))
+        assert found.dtype == narrow
+        error = np.abs(found.astype(np.float64) - true)
+        unit = np.spacing(np.abs(found)).astype(np.float64)
+        assert (error <= 0.51 * unit + 1e-6 * np.abs(wide).sum(axes)).all()

@@ -19,7 +19,7 @@ from tfn.compiler.trace.core import trace
 
 rng = np.random.default_rng(9)
 HOST = Target.host()
-SIDE = 64
+SIDE = 256
 ONE = SIDE * SIDE * 4
 
 
