@@ -7,56 +7,37 @@ A task is a block of rows by a block of columns of the result. Inside it
 
 Elements are the words of a `Product` (`product.py`), and depths and strides of what is packed are in
 words. b is packed into panels `[k][columns]` by a phase of its own when it is large, by the task when
-there is a batch of products, and not at all when its rows are contiguous and it is small. a is packed
-only when its columns are contiguous. The order of every sum follows from K alone.
+there is a batch of products or few rows, and not at all when its rows are contiguous and it is small. a
+is packed only when its columns are contiguous (`staging.py` decides). The order of every sum follows
+from K alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from ..ir.core import Op, Value
-from ..ir.dims import Extent
+from ..ir.core import Op
 from ..ir.dtypes import I8
-from ..ops.contraction import Contraction
 from . import amx
-from .blocking import block_of, blocking_of, ceil_div, depth_of
+from .blocking import ceil_div
 from .emitter import Emitter
-from .gemv import FEW, Line, MatrixVector
-from .loops import Loops, innermost
-from .matrix import Axes, dims_of, extent_of, is_affine, matrix_axes
+from .gemv import Line, MatrixVector
+from .matrix import extent_of, matrix_axes
 from .outline import outlined
-from .pack import Packer
-from .product import product_of
 from .shared import shared
+from .staging import STRIP, STRIPS, Output, Staging
 from .target import LINE, Target
 from .text import Index
-from .tile import AMX_TILE, Micro, Tile, best_tile
+from .tile import Micro
 from .work import Work
 
-_SMALL_BYTES = 1 << 20
-"""A b of this size stays in the second-level cache as it is."""
-_TINY_BYTES, _MANY_ROWS, _FEW_ROWS = 32 << 10, 1024, 64
-"""Up to how many rows use a b that is not tiny where it is: one whose rows are read as fast apart as
-together (`Target.bytes_apart`), and a larger one. Packing takes a fifth of the time of 64 rows;
-thousands are faster by 4 to 11 % for it."""
-_CLOSE_BYTES = 1024
-_FEWEST_ALONE, _MOST_ALONE, _LONG = 192, 512, 4096
-"""Rows for which a panel of b is packed by the task at least, and at most, and K if it is not known."""
-_FEW_NEAR = 2
-"""Rows that use a matrix b as it comes from memory, if it need not come from there."""
-_FAR_BYTES = 8192
-"""From row to row of a result into which tile registers are not stored one by one."""
 _PACKED_ROWS = 64
 """Rows of b that are packed at a time."""
-_STRIP, _STRIPS = 2048, 256
-"""Columns of a task when one row is multiplied by a matrix, and when few are."""
 _PICOSECONDS = 10
 """Of a multiplication and addition, with the loads they need."""
 
-Output = tuple[Value, str]
 Fetched = tuple[str, Index | None, Index]
 """Where a tile fetches lines, and how many bytes they are apart along K, and beside each other."""
 
@@ -80,116 +61,8 @@ class _Keep:
     copy: str
 
 
-@dataclass
-class _Gemm:
-    emit: Emitter
-    op: Op
-    spec: Contraction
-    axes: Axes
-    target: Target
-    outputs: Sequence[Output]
-    tile: Tile = field(init=False)
-
-    def __post_init__(self) -> None:
-        lhs, rhs = self.op.operands
-        self.lhs, self.rhs, self.out = lhs, rhs, self.op.result
-        self.loops = Loops(self.emit, self.spec)
-        self.product = product_of(self.op, self.target)
-        self.m, self.n, self.k = (self.loops.size(g) for g in (self.axes.m, self.axes.n, self.axes.k))
-        # What may shape the code: a run-time extent, a batch as a rule, may not.
-        self.fixed_m, self.fixed_n, self.fixed_k = (
-            self.loops.fixed(g) for g in (self.axes.m, self.axes.n, self.axes.k))
-        words = None if self.fixed_k is None else ceil_div(self.fixed_k, self.product.group)
-        self.tile = AMX_TILE if self.product.tiles else best_tile(
-            self.target, self.product.sums, self.fixed_m, self.fixed_n, words)
-        self.nr = self.tile.columns
-        how = blocking_of(self.product, self.target)
-        self.depth = depth_of(how, words)
-        self.direct = innermost(self.spec.rhs, self.axes.n)
-        bytes_too = self.product.group > 1 or "+avx512bw" in self.target.features.split(",")
-        self.pack_a = Packer(self.emit, lhs.dtype, self.product, self.tile, bytes_too,
-                             self.product.flips)
-        self.pack_b = Packer(self.emit, rhs.dtype, self.product, self.tile, bytes_too)
-        self.copies_a = self._copies_a()
-        self.rows_alone = self._rows_alone()
-        self.few = self._few()
-        self.packs = self._packs()
-        self.rows, self.panels = block_of(how, self.tile, self.fixed_m, self.fixed_n,
-                                          bool(self.axes.batch), self.copies_a == "tiles",
-                                          self.rows_alone if self.packs == "task" else 0)
-        # The product itself goes to the task's own memory when only what follows it is stored, if only
-        # its rounding: an operand of that may have the memory of the result.
-        self.follows = (any(value is not self.out for value, _ in self.outputs)
-                        or self.out.dtype.llvm != self.product.sums.llvm
-                        or (self.product.tiles and self._is_far()))
-
-    def _is_far(self) -> bool:
-        """Are rows of the result so far apart, or written so often, that tiles are better stored in the
-        task's own memory first? Up to a third of a product."""
-        return (self._one_depth() is None or self.fixed_n is None
-                or self.fixed_n * self.product.sums.itemsize >= _FAR_BYTES)
-
-    def _few(self) -> int:
-        """Rows that use the matrix b as it comes from memory. More than one do where their sums are in
-        the order of the micro-kernel's."""
-        if self.fixed_n == 1 or self.axes.sums:
-            return 0
-        if not self.direct or self.product.group > 1:
-            return 1
-        size = self.loops.fixed((*self.axes.k, *self.axes.n))
-        near = size is not None and size * self.rhs.dtype.itemsize <= self.target.bytes_streamed
-        return _FEW_NEAR if near else FEW
-
-    def _copies_a(self) -> str:
-        """How a is packed: as "tiles" of rows that are neighbours in memory, as "lines" along K, or, ""
-        where its words are in memory already, not at all."""
-        by_row = innermost(self.spec.lhs, self.axes.m)
-        same = self.lhs.dtype is self.product.packed and not self.product.flips
-        if self.product.group == 1 and same:
-            # Columns of a that lie close together are read where they are.
-            close = self.fixed_m is not None and self.fixed_m * self.lhs.dtype.itemsize <= _CLOSE_BYTES
-            return "tiles" if by_row and not close else ""
-        if self.product.tiles:
-            # Rows of whole words that begin with cache lines: others take twice as long to load.
-            return "lines"
-        if same and innermost(self.spec.lhs, self.axes.k) and all(
-                isinstance(s, int) and s % self.product.group == 0 for s in self._a_strides()):
-            return ""
-        return "tiles" if by_row and self.pack_a.by_vectors else "lines"
-
-    def _rows_alone(self) -> int:
-        """Up to how many rows use panels of b that each task packs for itself: they stay in its caches,
-        and no thread waits for another's. 0 where none do, as where tasks copy rows of a, too."""
-        most = self.target.bytes_alone
-        if not most or self.copies_a == "tiles":
-            return 0
-        if self.product.tiles:
-            # Packing takes longer than multiplying: what comes is better fetched meanwhile.
-            return _FEWEST_ALONE
-        row = (self.fixed_k or _LONG) * self.lhs.dtype.itemsize
-        return min(max(most // row // LINE * LINE, _FEWEST_ALONE), _MOST_ALONE)
-
-    def _a_strides(self) -> list[Index]:
-        """Elements from row to row, from product to product, and in a row."""
-        inner = {dims_of(self.spec.lhs)[loop] for loop in self.axes.k}
-        outer = [d for d in range(len(self.lhs.shape)) if d not in inner]
-        return [*(self.loops.dim_stride(self.lhs, d) for d in outer),
-                self.fixed_k if self.fixed_k is not None else "run time"]
-
-    def _packs(self) -> str:
-        """Who packs b: "phase", "task" or "none"."""
-        one_column = self.fixed_n == 1 and not self.axes.sums
-        if one_column or (self.fixed_m is not None and self.fixed_m <= self.few):
-            return "none"
-        same = self.product.group == 1 and self.rhs.dtype is self.product.packed
-        if self.direct and same:
-            most = self._most_unpacked
-            if most is None or (self.fixed_m is not None and self.fixed_m <= most):
-                return "none"
-        affine = is_affine([self.spec.extents[i]
-                            for i in (*self.axes.sums, *self.axes.k, *self.axes.n)])
-        alone = self.fixed_m is not None and self.fixed_m <= self.rows_alone
-        return "task" if self.axes.batch or not affine or alone else "phase"
+class _Gemm(Staging):
+    """The phases of a kernel."""
 
     # -- phases -------------------------------------------------------------------------------------
 
@@ -205,14 +78,14 @@ class _Gemm:
                             for g in (self.axes.m, self.axes.k))
         self.rk, self.rn = (loops.stride(self.rhs, self.spec.rhs, g)
                             for g in (self.axes.k, self.axes.n))
-        self.om = self._sum_line if self.follows else loops.stride(
+        self.om = self.sum_line if self.follows else loops.stride(
             self.out, self.spec.out, self.axes.m)
 
     def emit_phases(self) -> None:
         emit = self.emit
         memory = ""
         if self.packs == "phase":
-            memory = emit.scratch(self._panel_memory())
+            memory = emit.scratch(self.panel_memory())
             cost = 2000 // self.product.group
             with emit.phase(Work((self.n,), (self.nr,), (cost, self.nr, self.k))):
                 self._begin()
@@ -228,18 +101,6 @@ class _Gemm:
             self._begin()
             with emit.loop("%first", "%last") as task, emit.scope():
                 self._task(task, memory)
-
-    def _panel_memory(self) -> Extent:
-        """Bytes: panels up to the last column, with rows for whole squares of a transpose and, if the
-        product flips, one for each block of K."""
-        size = self.product.packed.itemsize
-        ends = (2 * self.tile.lanes + 2) * self.product.word_bytes
-        # A start of four bytes for every 1024 of K or more: less than one for eight.
-        starts = (self.k // 8 if isinstance(self.k, int) else self.k) if self.product.flips else 0
-        row: Extent = self.loops.size(self.axes.sums) * (self.k * size + (starts + ends))
-        if isinstance(self.n, int):
-            return row * (self.nr * (self.n // self.nr + 1))
-        return (self.n + self.nr) * row
 
     def _pack_panels(self, memory: str, first: Index, last: Index) -> None:
         emit = self.emit
@@ -257,60 +118,25 @@ class _Gemm:
                                   emit.imin(emit.isub(self.count_k, k), step),
                                   emit.isub(self.count_n, column))
 
-    @property
-    def _most_unpacked(self) -> int | None:
-        """Up to how many rows use a contiguous b as it is; None: any number."""
-        few = self.tile.rows if self.rows_alone else _FEW_ROWS
-        size = self.loops.fixed((*self.axes.sums, *self.axes.k, *self.axes.n))
-        if size is None:
-            return few
-        nbytes = size * self.rhs.dtype.itemsize
-        # A single panel is packed as it is; where there is a batch, every task would pack for itself.
-        if (self.fixed_n == self.nr or nbytes <= _TINY_BYTES
-                or (self.axes.batch and nbytes <= _SMALL_BYTES)):
-            return None
-        return _MANY_ROWS if nbytes <= self.target.bytes_apart else few
-
     def _is_short(self) -> str | None:
         """Are there so few rows, which run time tells, that b need not be packed by a phase of its own?
         None where there are not."""
-        most = self.rows_alone or (self._most_unpacked if self._reads_both else self.few)
+        most = self.rows_alone or (self.most_unpacked if self.reads_both else self.few)
         if self.packs != "phase" or self.fixed_m is not None or not most:
             return None
         return self.emit.icompare("sle", self.count_m, most)
 
-    @property
-    def _keeps(self) -> bool:
-        """Does the first tile of a panel copy what it reads of b, where tasks pack it?"""
-        return self.rows_alone > 0 and self._reads_both
-
     def _is_in_place(self) -> str | None:
         """Are there so few rows, which run time tells, that they use b as it is, if others do not? None
         where there are not."""
-        most = self._most_unpacked
+        most = self.most_unpacked
         if self.rows_alone:
             # Two tiles, but one where rows of b drive each other out of the cache.
             apart = (self.fixed_n or 0) * self.rhs.dtype.itemsize % 4096
             most = self.tile.rows * (2 if apart else 1)
-        if self.packs != "phase" or self.fixed_m is not None or not (self._reads_both and most):
+        if self.packs != "phase" or self.fixed_m is not None or not (self.reads_both and most):
             return None
         return self.emit.icompare("sle", self.count_m, most)
-
-    @property
-    def _packs_alone(self) -> bool:
-        """Does a task pack panels of b in its own memory, ever?"""
-        return self.packs == "task" or (
-            self.packs == "phase" and self.fixed_m is None and self.rows_alone > 0)
-
-    @property
-    def _reads_both(self) -> bool:
-        """Can the micro-kernel read b unpacked, too?"""
-        return (self.direct and self.product.group == 1 and self.rhs.dtype is self.product.packed)
-
-    @property
-    def step(self) -> int:
-        """Numbers along K of a block."""
-        return self.depth * self.product.group
 
     @contextmanager
     def _each_sum(self) -> Iterator[tuple[Index, Index, Index]]:
@@ -358,7 +184,7 @@ class _Gemm:
         rows = emit.imin(emit.isub(self.count_m, row), self.rows)
         columns = emit.imin(emit.isub(self.count_n, column), wide)
         short = self._is_short()
-        if short is not None and self._packs_alone:
+        if short is not None and self.packs_alone:
             # What the first block of rows packs, it uses for all; nothing is left to the others.
             rows, columns = (emit.inst(f"select i1 {short}, i64 {mine}, i64 {size}") for mine, size in (
                 (self._if_first(block_m, self.count_m), rows),
@@ -402,7 +228,7 @@ class _Gemm:
 
     def _vectors(self, matrix: Line, vector: Line, out: Line, part: str, vectors: Index, count: Index
                  ) -> None:
-        lines = matrix, vector, out, Line(part, 1, out.dtype, self._part_line)
+        lines = matrix, vector, out, Line(part, 1, out.dtype, self.part_line)
         sizes = self.step, vectors, count, self.count_k
 
         def multiplied(lines: Sequence[Line], sizes: Sequence[Index]) -> MatrixVector:
@@ -417,35 +243,11 @@ class _Gemm:
                      for i, (p, line) in enumerate(zip(pointers, lines, strict=True))]
             multiplied(inner, numbers[8:]).run()
 
-    @property
-    def _part_line(self) -> int:
-        """Numbers from row to row of what a block of K adds to few rows."""
-        return self._wide if self.fixed_n is None else min(self._wide, self.fixed_n)
-
-    def _part_size(self) -> int:
-        """Numbers of all those rows, or of a strip of one."""
-        if not self.direct or self._one_depth() is not None:
-            return 0
-        strip = self._strip_blocks(_STRIP) * self.panels * self.nr
-        if self.fixed_n is not None:
-            strip = min(strip, self.fixed_n)
-        return max(self.few * self._part_line, strip)
-
-    def _strip_blocks(self, columns: int) -> int:
-        """Tasks' blocks of columns that make a strip of so many."""
-        return ceil_div(columns, self.panels * self.nr)
-
-    @property
-    def _wide(self) -> int:
-        """The most columns of a task that has more rows than one."""
-        blocks = self._strip_blocks(_STRIPS) if self.few > 1 else 1
-        return blocks * self.panels * self.nr
-
     def _strip(self, few: str, block: Index, column: Index, columns: Index) -> Index:
         """The columns of a task when there are few rows: long pieces of the matrix's rows are read at
         the speed of memory, so that some tasks do the work of their neighbours, too."""
         emit = self.emit
-        one, many = (self._strip_blocks(size) for size in (_STRIP, _STRIPS if self.few > 1 else 1))
+        one, many = (self.strip_blocks(size) for size in (STRIP, STRIPS if self.few > 1 else 1))
         blocks = emit.inst(f"select i1 {emit.icompare('eq', self.count_m, 1)}, i64 {one}, i64 {many}")
         strip = emit.imin(emit.isub(self.count_n, column), emit.imul(blocks, self.panels * self.nr))
         mine = self._if_first(emit.irem(block, blocks), strip)
@@ -479,11 +281,11 @@ class _Gemm:
         a = self.pack_a.at(a, emit.imul(k, self.lk))
         a_strides: tuple[Index, Index] = (self.lm, self.lk)
         if self.copies_a == "tiles":
-            self.pack_a.rows(a, packed_a, self.lk, depth, rows, self._tile_words)
+            self.pack_a.rows(a, packed_a, self.lk, depth, rows, self.tile_words)
             a_strides = 1, self.pack_a.a_width
         elif self.copies_a == "lines":
-            self.pack_a.lines(a, packed_a, self.lm, self.lk, depth, rows, self._line)
-            a_strides = self._line, 1
+            self.pack_a.lines(a, packed_a, self.lm, self.lk, depth, rows, self.line)
+            a_strides = self.line, 1
         elif self.product.group > 1:
             a_strides = emit.idiv(self.lm, self.product.group), 1
         short, in_place = self._is_short(), self._is_in_place()
@@ -491,10 +293,10 @@ class _Gemm:
         if in_place is not None:
             by_k = emit.inst(f"select i1 {in_place}, i64 {self.rk}, i64 {self.nr}")
         micro = Micro(self.product, self.tile, *a_strides, by_k, self.om,
-                      self.packs != "none" and in_place is None, depth=self._one_depth(),
-                      adds=bool(self.axes.sums) or self._one_depth() is None,
+                      self.packs != "none" and in_place is None, depth=self.one_depth(),
+                      adds=bool(self.axes.sums) or self.one_depth() is None,
                       fetches=self.copies_a == "" and self.lk == 1,
-                      coming=self._lines)
+                      coming=self.lines)
         panels, words = _ceil(emit, columns, self.nr), _ceil(emit, depth, self.product.group)
         with emit.loop(0, panels) as panel, emit.scope():
             column = emit.imul(panel, self.nr)
@@ -503,8 +305,8 @@ class _Gemm:
             keep: _Keep | None = None
             if self.packs == "phase":
                 packed = self._block_of(self._panel(memory, emit.iadd(first_panel, panel), term), k)
-                if self._packs_alone:
-                    if self._keeps:
+                if self.packs_alone:
+                    if self.keeps:
                         assert in_place is not None
                         keep = _Keep(emit.inst(f"select i1 {in_place}, i1 false, i1 {short}"), source,
                                      packed_b)
@@ -515,7 +317,7 @@ class _Gemm:
                 source = packed if in_place is None else emit.inst(
                     f"select i1 {in_place}, ptr {source}, ptr {packed}")
             elif self.packs == "task":
-                if self._keeps:
+                if self.keeps:
                     keep = _Keep("true", source, packed_b)
                 else:
                     self.pack_b.panel(source, packed_b, self.rk, self.rn, depth, left)
@@ -525,23 +327,6 @@ class _Gemm:
                 coming = self._coming(a, b, memory, term, k, first_panel, panel, panels, short)
             self._rows(micro, a, packed_a, source, self._sum_at(c, column), words, add, rows,
                        left, coming, keep)
-
-    @property
-    def _is_panel(self) -> bool:
-        """Is b a single panel as it is in memory, of several blocks?"""
-        return (self.packs == "none" and self.fixed_n == self.nr and not self.axes.sums
-                and self._one_depth() is None)
-
-    @property
-    def _lines(self) -> int:
-        """Cache lines of the next panel that `unroll` steps fetch: up to a fifth of a product whose b
-        is in the third-level cache. The tiles of a block share them, in vectors the first ones."""
-        if self.packs == "none" and not self._is_panel:
-            return 0
-        row = self.nr * self.product.word_bytes
-        if not self.product.tiles:
-            return row // LINE
-        return ceil_div(Micro.unroll * row, LINE * (self.rows // self.tile.rows))
 
     def _coming(self, a: str, b: str, memory: str, term: Index, k: Index, first: Index, panel: Index,
                 panels: Index, short: str | None) -> Line:
@@ -571,28 +356,6 @@ class _Gemm:
         return Line(emit.inst(f"select i1 {short}, ptr {here.pointer}, ptr {packed.pointer}"),
                     emit.inst(f"select i1 {short}, i64 {here.stride}, i64 {packed.stride}"), I8)
 
-    def _one_depth(self) -> int | None:
-        """Words along K where that is one block, and there is a sum."""
-        if not self.fixed_k or self.fixed_k > self.step or not self.loops.fixed(self.axes.sums):
-            return None
-        return ceil_div(self.fixed_k, self.product.group)
-
-    @property
-    def _line(self) -> int:
-        """Words between packed lines of a: not a power of two, which would share a cache set."""
-        return self.depth + 16
-
-    @property
-    def _tile_words(self) -> int:
-        """Words between packed tiles of a. They are written side by side: at a multiple of 2 KB, all of
-        them would share two or four cache sets. A fifth of a product."""
-        return self.pack_a.a_width * self.depth + 16
-
-    @property
-    def _sum_line(self) -> int:
-        """Sums from row to row of the task's own block."""
-        return self._wide + (16 if self.product.tiles else 0)
-
     def _sum_at(self, pointer: str, offset: Index) -> str:
         return pointer if offset == 0 else self.emit.inst(
             f"getelementptr inbounds {self.product.sums.llvm}, ptr {pointer}, i64 {offset}")
@@ -601,15 +364,15 @@ class _Gemm:
               rows: Index, left: Index, coming: Line | None, keep: _Keep | None) -> None:
         """The tiles of a panel: whole ones, then lower ones."""
         emit, height = self.emit, self.tile.rows
-        lower = replace(micro, tile=replace(self.tile, rows=self._lower_rows))
+        lower = replace(micro, tile=replace(self.tile, rows=self.lower_rows))
 
         def one(t: Index, r: Index, edge: tuple[Index, Index] | None, kept: _Keep | None = None
                 ) -> None:
             if self.copies_a == "tiles":
                 tile = emit.idiv(r, height)
-                source = self.pack_a.word(packed_a, emit.imul(tile, self._tile_words))
+                source = self.pack_a.word(packed_a, emit.imul(tile, self.tile_words))
             elif self.copies_a == "lines":
-                source = self.pack_a.word(packed_a, emit.imul(r, self._line))
+                source = self.pack_a.word(packed_a, emit.imul(r, self.line))
             else:
                 source = self.pack_a.at(a, emit.imul(r, self.lm))
             fetched: Fetched = ("", None, LINE) if coming is None else share(t, coming)
@@ -665,17 +428,10 @@ class _Gemm:
             one(emit.iadd(whole, t), r, (emit.imin(emit.isub(rows, r), lower.tile.rows),
                                          emit.imin(left, self.nr)))
 
-    @property
-    def _lower_rows(self) -> int:
-        """Rows of the tiles at the end: two of them are a few rows more than a whole one. Tile
-        registers and packed tiles have all of a tile's rows."""
-        whole = self.product.tiles or self.copies_a == "tiles"
-        return self.tile.rows if whole else ceil_div(2 * self.tile.rows, 3)
-
     def _whole_tiles(self, rows: Index) -> Index:
         """Tiles before the lower ones: one fewer where those then do fewer rows in vain, as 4 and 4 for
         8 where whole ones have 6."""
-        emit, height, low = self.emit, self.tile.rows, self._lower_rows
+        emit, height, low = self.emit, self.tile.rows, self.lower_rows
         whole, rest = emit.idiv(rows, height), emit.irem(rows, height)
         if low == height:
             return whole
@@ -687,14 +443,7 @@ class _Gemm:
     def _workspaces(self) -> tuple[str, str, str, str]:
         """This thread's memory for a packed block of a, a packed panel of b, a block of c, and what a
         block of K adds to few rows."""
-        tile, word, sums = self.tile, self.product.word_bytes, self.product.sums.itemsize
-        rows = max(self.rows, self.rows_alone) if self._packs_alone else self.rows
-        a_words = {"": 0, "lines": rows * self._line,
-                   "tiles": ceil_div(rows, tile.rows) * self._tile_words}[self.copies_a]
-        sizes = (a_words * word,
-                 (self.depth + tile.lanes + 1) * self.nr * word if self._packs_alone else 0,
-                 max(rows * self._sum_line, 2 * _STRIP) * sums if self.follows else 0,
-                 self._part_size() * sums if self.few else 0)
+        sizes = self.workspace_sizes
         if not any(sizes):
             return "", "", "", ""
         starts = [sum(ceil_div(size, 64) * 64 for size in sizes[:i]) for i in range(5)]
