@@ -277,6 +277,7 @@ class Step:
                             variable._value = value
                 finally:
                     lending.lent -= 1
+                lending.come()
         return logs
 
 

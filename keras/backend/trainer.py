@@ -162,7 +162,8 @@ class Trainer(Steps):
     def _train_epoch(self, train, batches, callbacks) -> dict[str, Any]:
         train.refresh()
         logs = None
-        with batches.catch_stop_iteration(), overlapped(batches, _prepared) as items:
+        with (batches.catch_stop_iteration(), self.lending.interruptible(),
+              overlapped(batches, _prepared) as items):
             for begin, end, data in items:
                 callbacks.on_train_batch_begin(begin)
                 logs = train(data)
@@ -215,7 +216,8 @@ class Trainer(Steps):
         callbacks.on_test_begin()
         self.reset_metrics()
         logs: Any = {}
-        with batches.catch_stop_iteration(), overlapped(batches, _prepared) as items:
+        with (batches.catch_stop_iteration(), self.lending.interruptible(),
+              overlapped(batches, _prepared) as items):
             for begin, end, data in items:
                 callbacks.on_test_batch_begin(begin)
                 logs = test(data)
@@ -276,7 +278,8 @@ class Trainer(Steps):
     def _on_batch(self, function, data, return_dict):
         self.reset_metrics()
         function.refresh()
-        logs = pythonify_logs(function([data]))
+        with self.lending.interruptible():
+            logs = pythonify_logs(function([data]))
         return logs if return_dict else self._flatten_metrics_in_order(logs)
 
     def predict_on_batch(self, x):

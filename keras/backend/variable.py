@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,35 @@ class Lending:
     def __init__(self) -> None:
         self.lock = new_rlock()
         self.lent = 0
+        self._waiting: Callable[[], Any] | None = None
+
+    def come(self) -> None:
+        """Handle the interrupt that has waited, if there is one."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting()
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Inside, Ctrl-C waits for the end of this thread's step, half of which would leave no weights.
+        A second one does not wait."""
+        before = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is not threading.main_thread() or not callable(before):
+            yield
+            return
+
+        def handler(number: int, frame: FrameType | None) -> None:
+            if self.lent and self.lock._is_owned() and self._waiting is None:
+                self._waiting = lambda: before(number, frame)
+            else:
+                before(number, frame)
+
+        signal.signal(signal.SIGINT, handler)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+            self._waiting = None
 
     def __reduce__(self) -> tuple:
         return Lending, ()

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -192,6 +193,37 @@ def test_a_thread_that_reads_while_a_step_runs(data):
         for future, read in zip(found, readers, strict=True):
             np.testing.assert_allclose(future.result(), read(), rtol=1e-5, atol=1e-6)
     assert not np.array_equal(before, model.weights[0].numpy())
+
+
+@pytest.mark.parametrize("run", [
+    lambda model, x, y: model.fit(x, y, epochs=9, verbose=0),
+    lambda model, x, y: model.evaluate(x, y, verbose=0),
+    lambda model, x, y: model.train_on_batch(x, y)], ids=["fit", "evaluate", "train_on_batch"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_waits_for_the_end_of_a_step(run, times, data):
+    """A second one does not."""
+    x, y = data
+    model = _model(keras.Sequential)
+    ended = []
+
+    def begin(_):
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+        ended.append(True)
+
+    def loss(y, p):
+        tfn.debug.callback(begin, p)
+        return keras.ops.mean((y - p) ** 2)
+
+    model.compile("adam", loss)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, x, y)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert len(ended) == (times == 1)
+    if times == 1:
+        assert np.isfinite(model.predict(x, verbose=0)).all()
+        assert np.isfinite(np.concatenate([w.ravel() for w in model.get_weights()])).all()
 
 
 def test_threads_that_train_one_model(data):
