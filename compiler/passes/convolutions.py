@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from ..codegen.product import product_of
+from ..codegen.product import product_of, sums_of
 from ..codegen.target import Target
 from ..ir.core import Op, TensorType, Value
 from ..ir.dtypes import F32, I32, DType
@@ -37,9 +37,11 @@ def convolution(op: Op, rewriter: Rewriter, target: Target | None) -> Value:
     wide = _wide_type(op)
     if wide is not None:
         gradient = _is_weight_gradient(op, a)
-        if regular and gradient and _is_sum_of_products(op, a, target):
+        # Numbers of less than a byte have no products of their own.
+        narrow = regular and sums_of(op) is not None
+        if narrow and gradient and _is_sum_of_products(op, a, target):
             return _sum_of_products(op, rewriter, lhs, rhs, a)
-        if not regular or gradient or not (_is_product(a, rhs) or _is_direct(op, a, target)):
+        if not narrow or gradient or not (_is_product(a, rhs) or _is_direct(op, a, target)):
             return _widened(op, rewriter, target, wide, lhs, rhs)
     if not regular:
         return _generic(op, rewriter, lhs, rhs, a)

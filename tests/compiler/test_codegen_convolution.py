@@ -205,7 +205,8 @@ def test_whole_numbers_of_two_types(given, by, without):
 
 @pytest.mark.parametrize("channels", [3, 40, 64])
 @pytest.mark.parametrize(("given", "wanted"), [
-    ("bfloat16", "float32"), ("float16", "float32"), ("float32", "bfloat16"), ("float32", "float64")])
+    ("float8_e4m3fn", "float32"), ("float4_e2m1fn", "float32"), ("bfloat16", "float32"),
+    ("float16", "float32"), ("float32", "bfloat16"), ("float32", "float64")])
 def test_results_of_another_type(given, wanted, channels):
     x, w = (RNG.integers(-3, 4, s).astype(as_dtype(given).numpy)
             for s in ((2, 9, 8, channels), (3, 3, channels, 20)))

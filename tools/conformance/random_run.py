@@ -119,9 +119,10 @@ def check(program: Program, tally: Tally | None = None) -> Failure | None:
 
 def _failed(engine: str, error: Exception) -> Failure:
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    place = f" ({Path(frame.filename).name}:{frame.lineno})"
-    return Failure(f"{engine} {type(error).__name__}", f"{str(error).splitlines()[0]}{place}"
-                   if not isinstance(error, CompileError) else str(error))
+    said = str(error)
+    if not isinstance(error, CompileError):
+        said = said.partition("\n")[0] + f" ({Path(frame.filename).name}:{frame.lineno})"
+    return Failure(f"{engine} {type(error).__name__}", said)
 
 
 # -- reducing -------------------------------------------------------------------------------------
