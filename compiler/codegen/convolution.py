@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from itertools import product as cartesian
 
 from ..ir.core import Op, Value
@@ -30,9 +29,10 @@ from .move import clear_run, copy_run, place
 from .outline import outlined
 from .pack import Packer
 from .product import product_of
+from .sections import dot, sections, together
 from .target import LINE, Target
 from .text import Index
-from .tile import Micro, Tile
+from .tile import Micro, best_rows, register_rows
 from .window import Axis, Part, Window, blocks, direct_window
 from .work import Work
 
@@ -64,82 +64,6 @@ def convolution(emit: Emitter, op: Op, target: Target, outputs: Sequence[Output]
     _Convolution(emit, op, window, target, outputs).emit_phases()
 
 
-def best_rows(target: Target, dtype, rows: int, more: int, columns: int, close: bool, apart: int,
-              short: bool = False, vectors: Sequence[int] = (4, 2, 3, 1)) -> tuple[Tile, int]:
-    """A tile for `rows` outputs side by side, `more` such rows that are neighbours in memory (1 if
-    they are not), and how many of these rows a tile has. Is the kernel `close`, or read as seldom as
-    the image? Elements of the image for neighbouring outputs are `apart` bytes from each other. Is K so
-    `short` that a large tile takes longer to begin and to end than it saves?"""
-    lanes = target.tile.bits // dtype.bits
-    # 512-bit targets broadcast from memory, so that only accumulators and columns need registers.
-    budget = 28 if target.tile.bits == 512 else target.tile.rows * target.tile.vectors
-    if short:
-        budget = min(budget, 16)
-
-    def tile(vectors: int) -> tuple[float, Tile, int]:
-        most = max(budget // vectors, 1)
-        height = -(-rows // -(-rows // most))
-        count = 1
-        if height == rows:
-            count = -(-more // -(-more // max(1, most // rows)))
-        used = rows / (-(-rows // height) * height) * more / (-(-more // count) * count)
-        used *= columns / (-(-columns // (vectors * lanes)) * vectors * lanes)
-        total = height * count
-        reuse = total * vectors / (total + vectors)
-        merit = used * min(1.0, 0.55 + 0.25 * reuse) * min(1.0, 0.4 + total * vectors / 20)
-        if not close:
-            # The kernel comes from the second-level cache, once for a tile: tall ones read it less.
-            merit *= min(1.0, 0.8 + total / 70)
-        if apart % 4096 == 0 and total > 8:
-            merit *= 0.8
-        return merit, Tile(total, vectors, lanes), count
-
-    best = max((tile(v) for v in vectors), key=lambda t: t[0])
-    return best[1], best[2]
-
-
-def register_rows(rows: int, more: int, columns: int) -> tuple[Tile, int]:
-    """`best_rows` for tile registers: of neighbouring outputs, or of a line of them each."""
-    vectors = 2 if columns > amx.ROWS else 1
-    if rows <= amx.ROWS:
-        lines = min(more, 2)
-        return Tile(rows * lines, vectors, amx.ROWS), lines
-    height = -(-rows // -(-rows // (2 * amx.ROWS)))
-    return Tile(height - height % 2, vectors, amx.ROWS), 1
-
-
-def _together(window: Window, lanes: int) -> bool:
-    """Do the parts of the outputs take fewer vectors side by side, for all taps of any, than one by
-    one? The gradient of an image of three colours takes a third."""
-    if window.groups > 1:
-        return False
-    own = sum(math.prod(len(p.taps) for p in part)
-              for part in cartesian(*(a.parts for a in window.axes)))
-    columns = math.prod(len(a.parts) for a in window.axes) * window.features
-    return columns <= 4 * lanes and (math.prod(a.together.taps for a in window.axes)
-                                     * -(-columns // lanes) < own * -(-window.features // lanes))
-
-
-@dataclass(frozen=True)
-class _Section:
-    """Taps that the same parts have: elements of the kernel by number of the part."""
-
-    parts: tuple[Part, ...]
-    elements: dict[int, list[tuple[int, ...]]]
-
-
-def _sections(window: Window) -> list[_Section]:
-    counts = [len(a.parts) for a in window.axes]
-    found = []
-    for runs in cartesian(*(a.sections for a in window.axes)):
-        elements = {
-            _dot(numbers, [math.prod(counts[i + 1:]) for i in range(len(counts))]):
-                list(cartesian(*(run[n] for (_, run), n in zip(runs, numbers, strict=True))))
-            for numbers in cartesian(*(run for _, run in runs))}
-        found.append(_Section(tuple(part for part, _ in runs), elements))
-    return found
-
-
 def _is_beside(axis: Axis, part: Part) -> bool:
     """Does a part read one place at most before a line, for its first output, and after it for the
     last?"""
@@ -159,7 +83,7 @@ class _Convolution:
         self.sums, self.word = self.product.sums, self.product.word_type
         lanes = target.tile.bits // self.sums.bits
         self.together = (self.product.group == 1 and self.sums.is_float
-                         and _together(window, lanes))
+                         and together(window, lanes))
         self.axes = tuple(a.together for a in window.axes) if self.together else window.axes
         self.columns = window.features
         if self.together:
@@ -190,7 +114,7 @@ class _Convolution:
         # Taps along the innermost dim and features are one run, where no feature is skipped.
         self.joined = (wide.spacing == 1 and window.groups == 1 and not self.sides
                        and self.pitch == self.input_features)
-        self.sections = _sections(window) if self.together else []
+        self.sections = sections(window) if self.together else []
         self.parts = [s.parts for s in self.sections] or list(cartesian(*(a.parts for a in self.axes)))
 
     def _has_sides(self) -> bool:
@@ -314,7 +238,7 @@ class _Convolution:
         rows = []
         for start, part in zip(self.starts, self.parts, strict=True):
             for i, tap in enumerate(cartesian(*(p.taps for p in part))):
-                rows.append((_dot(tap, taps), start + i * self.channels * self.nr))
+                rows.append((dot(tap, taps), start + i * self.channels * self.nr))
         with self._each_tap(rows) as (begin, end):
             self.packer.panel(
                 place(emit, self.kernel.dtype, source, begin), place(emit, self.word, target, end),
@@ -324,7 +248,7 @@ class _Convolution:
         """The panel of all parts. What is where one has no tap is multiplied, and not used."""
         emit, window = self.emit, self.window
         clear_run(emit, self.word, self.tile.lanes, self.memory, 0, self.panel_size)
-        rows = [(_dot(tap, taps), start + i * self.channels * self.nr + number * window.features)
+        rows = [(dot(tap, taps), start + i * self.channels * self.nr + number * window.features)
                 for start, section in zip(self.starts, self.sections, strict=True)
                 for number, elements in section.elements.items() for i, tap in enumerate(elements)]
         with self._each_tap(rows) as (begin, end), \
@@ -488,7 +412,7 @@ class _Convolution:
             if i == len(self.axes):
                 reads = []
                 for taps, panel_start in runs:
-                    shift = _dot([t.origin - p.origin for t, p in zip(taps, part, strict=True)],
+                    shift = dot([t.origin - p.origin for t, p in zip(taps, part, strict=True)],
                                  self.pitches)
                     reads.append(self._existing(
                         taps[0], at[0], place(emit, self.word, a, shift),
@@ -670,7 +594,3 @@ def _unroll(depth: Index) -> int:
     if not isinstance(depth, int):
         return 4
     return next((u for u in (4, 7, 6, 5, 3) if depth % u == 0), 4)
-
-
-def _dot(numbers: Sequence[int], strides: Sequence[int]) -> int:
-    return sum(n * s for n, s in zip(numbers, strides, strict=True))

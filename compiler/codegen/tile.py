@@ -13,6 +13,7 @@ does it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..ir.dtypes import DType
@@ -143,6 +144,50 @@ def best_tile(target: Target, dtype: DType, rows: int | None, columns: int | Non
     if depth is not None and depth <= _SHORT and best.vectors == 4:
         return Tile(min(best.rows, _LOW), 4, lanes)
     return best
+
+
+def best_rows(target: Target, dtype, rows: int, more: int, columns: int, close: bool, apart: int,
+              short: bool = False, vectors: Sequence[int] = (4, 2, 3, 1)) -> tuple[Tile, int]:
+    """A tile for `rows` outputs side by side, `more` such rows that are neighbours in memory (1 if
+    they are not), and how many of these rows a tile has. Is the kernel `close`, or read as seldom as
+    the image? Elements of the image for neighbouring outputs are `apart` bytes from each other. Is K so
+    `short` that a large tile takes longer to begin and to end than it saves?"""
+    lanes = target.tile.bits // dtype.bits
+    # 512-bit targets broadcast from memory, so that only accumulators and columns need registers.
+    budget = 28 if target.tile.bits == 512 else target.tile.rows * target.tile.vectors
+    if short:
+        budget = min(budget, 16)
+
+    def tile(vectors: int) -> tuple[float, Tile, int]:
+        most = max(budget // vectors, 1)
+        height = -(-rows // -(-rows // most))
+        count = 1
+        if height == rows:
+            count = -(-more // -(-more // max(1, most // rows)))
+        used = rows / (-(-rows // height) * height) * more / (-(-more // count) * count)
+        used *= columns / (-(-columns // (vectors * lanes)) * vectors * lanes)
+        total = height * count
+        reuse = total * vectors / (total + vectors)
+        merit = used * min(1.0, 0.55 + 0.25 * reuse) * min(1.0, 0.4 + total * vectors / 20)
+        if not close:
+            # The kernel comes from the second-level cache, once for a tile: tall ones read it less.
+            merit *= min(1.0, 0.8 + total / 70)
+        if apart % 4096 == 0 and total > 8:
+            merit *= 0.8
+        return merit, Tile(total, vectors, lanes), count
+
+    best = max((tile(v) for v in vectors), key=lambda t: t[0])
+    return best[1], best[2]
+
+
+def register_rows(rows: int, more: int, columns: int) -> tuple[Tile, int]:
+    """`best_rows` for tile registers: of neighbouring outputs, or of a line of them each."""
+    vectors = 2 if columns > amx.ROWS else 1
+    if rows <= amx.ROWS:
+        lines = min(more, 2)
+        return Tile(rows * lines, vectors, amx.ROWS), lines
+    height = -(-rows // -(-rows // (2 * amx.ROWS)))
+    return Tile(height - height % 2, vectors, amx.ROWS), 1
 
 
 def _used(extent: int | None, step: int) -> float:
