@@ -263,7 +263,10 @@ class Staging:
     @property
     def sum_line(self) -> int:
         """Sums from row to row of the task's own block."""
-        return self.wide + (16 if self.product.tiles else 0)
+        wide = self.wide
+        if self.fixed_n is not None:
+            wide = min(wide, ceil_div(self.fixed_n, self.nr) * self.nr)
+        return wide + (16 if self.product.tiles else 0)
 
     @property
     def lower_rows(self) -> int:
@@ -278,6 +281,8 @@ class Staging:
         what a block of K adds to few rows."""
         tile, word, sums = self.tile, self.product.word_bytes, self.product.sums.itemsize
         rows = max(self.rows, self.rows_alone) if self.packs_alone else self.rows
+        if self.fixed_m is not None:
+            rows = min(rows, ceil_div(self.fixed_m, tile.rows) * tile.rows)
         a_words = {"": 0, "lines": rows * self.line,
                    "tiles": ceil_div(rows, tile.rows) * self.tile_words}[self.copies_a]
         return (a_words * word,
