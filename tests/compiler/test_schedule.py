@@ -43,7 +43,7 @@ def order(executable):
 
 
 def test_weights_are_updated_as_soon_as_their_gradients_are_there():
-    depth, side = 6, 512
+    depth, side = 6, 1024
 
     def loss(weights, x):
         for w in weights:
