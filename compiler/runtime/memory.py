@@ -46,9 +46,10 @@ def new_piece(size: int) -> np.ndarray:
     """A piece with room for `size` bytes."""
     staggered = size >= LARGE
     piece = np.empty(size + _WORDS + _HEADER + ALIGNMENT + staggered * _PAGE, PIECE)
-    start = _WORDS + _HEADER + -(address(piece) + _WORDS) % ALIGNMENT
-    if staggered:
-        start += next(_MADE) * STEP % _PAGE
+    start = _WORDS + _HEADER
+    begin = address(piece) + start
+    # NumPy's memory may begin anywhere in a page itself.
+    start += (next(_MADE) * STEP - begin) % _PAGE if staggered else -begin % ALIGNMENT
     piece[:8].view(np.int64)[0] = start
     header(piece)[:] = 0
     return piece
