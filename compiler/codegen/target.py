@@ -123,45 +123,49 @@ class Target:
             names.append("+neon")
         return next(tile for feature, tile in TILES if not feature or feature in names)
 
+    def _row(self, table: tuple[tuple[str, int], ...]) -> int:
+        """The first row of a table whose part of a name this CPU's has."""
+        return next(number for part, number in table if part in self.cpu)
+
     @property
     def bytes_apart(self) -> int:
         """See `BYTES_APART`."""
-        return next(size for part, size in BYTES_APART if part in self.cpu)
+        return self._row(BYTES_APART)
 
     @property
     def ways(self) -> int:
         """See `WAYS`."""
-        return next(count for part, count in WAYS if part in self.cpu)
+        return self._row(WAYS)
 
     @property
     def bytes_near(self) -> int:
         """See `BYTES_NEAR`."""
-        return next(size for part, size in BYTES_NEAR if part in self.cpu)
+        return self._row(BYTES_NEAR)
 
     @property
     def depth(self) -> int:
         """See `DEPTH`."""
-        return next(depth for part, depth in DEPTH if part in self.cpu)
+        return self._row(DEPTH)
 
     @property
     def bytes_alone(self) -> int:
         """See `BYTES_ALONE`."""
-        return next(size for part, size in BYTES_ALONE if part in self.cpu)
+        return self._row(BYTES_ALONE)
 
     @property
     def bytes_streamed(self) -> int:
         """See `BYTES_STREAMED`."""
-        return next(size for part, size in BYTES_STREAMED if part in self.cpu)
+        return self._row(BYTES_STREAMED)
 
     @property
     def bytes_uncached(self) -> int:
         """See `BYTES_UNCACHED`."""
-        return next(size for part, size in BYTES_UNCACHED if part in self.cpu)
+        return self._row(BYTES_UNCACHED)
 
     @property
     def bytes_filled(self) -> int:
         """See `BYTES_FILLED`."""
-        return next(size for part, size in BYTES_FILLED if part in self.cpu)
+        return self._row(BYTES_FILLED)
 
     @property
     def fetches_results(self) -> bool:
